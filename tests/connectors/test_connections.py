@@ -1,12 +1,11 @@
-"""What a started program holds here is given back, over SSH and on this machine."""
+"""What a started program holds here is given back, by a keeper and on this machine."""
 
 from __future__ import annotations
 
 import os
 import select
-import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import cast
 
@@ -14,10 +13,10 @@ import pytest
 
 from engine.errors import TianJiError
 from engine.messages import COORDINATOR
+from tests.helpers.keepers import KeptNode
 from tests.helpers.running import no_new_descriptor
 from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.base import Connection
-from tianji_cli.connectors.bridge import Bridge
 from tianji_cli.connectors.local import LocalConnection, LocalNode
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.planning.plan import Plan
@@ -30,64 +29,21 @@ from tianji_cli.storage.deployment import HostPart
 NUM_PROGRAMS = 3
 
 
-class FakeChannel:
-    """A remote program that says what it hears, and ends with its input.
-
-    Its own descriptors are the same from its beginning to `dispose`.
-    """
-
-    eof_received = False
-
-    def __init__(self) -> None:
-        self._said, self._says = socket.socketpair()
-        self.closed = False
-
-    def fileno(self) -> int:
-        return self._said.fileno()
-
-    def recv(self, nbytes: int) -> bytes:
-        return self._said.recv(nbytes)
-
-    def recv_ready(self) -> bool:
-        return bool(select.select([self._said], [], [], 0)[0])
-
-    def recv_stderr(self, nbytes: int) -> bytes:
-        return b""
-
-    def recv_stderr_ready(self) -> bool:
-        return False
-
-    def sendall(self, s: bytes) -> None:
-        self._says.sendall(s)
-
-    def shutdown_write(self) -> None:
-        self._says.shutdown(socket.SHUT_WR)
-
-    def close(self) -> None:
-        self.closed = True
-        self.shutdown_write()
-
-    def dispose(self) -> None:
-        self._said.close()
-        self._says.close()
+@pytest.fixture(params=["through a keeper", "on this machine"])
+def start(request: pytest.FixtureRequest) -> Iterator[Callable[[Sequence[str]], Connection]]:
+    if request.param == "on this machine":
+        yield lambda words: LocalConnection("a", words, {})
+        return
+    node = KeptNode()
+    assert node.run(["true"], 20).code == 0, "it has started"
+    yield lambda words: node.spawn(words, {})
+    node.close()
 
 
-@pytest.fixture(params=["over ssh", "on this machine"])
-def start(request: pytest.FixtureRequest) -> Iterator[Callable[[], Connection]]:
-    channels = [FakeChannel() for _ in range(NUM_PROGRAMS)]
-    fresh = iter(channels)
-    if request.param == "over ssh":
-        yield lambda: Bridge("a", next(fresh))
-    else:
-        yield lambda: LocalConnection("a", ["cat"], {})
-    for channel in channels:
-        channel.dispose()
-
-
-def test_ended_programs_leave_no_descriptor(start: Callable[[], Connection]) -> None:
+def test_ended_programs_leave_no_descriptor(start: Callable[[Sequence[str]], Connection]) -> None:
     with no_new_descriptor():
         for _ in range(NUM_PROGRAMS):
-            connection = start()
+            connection = start(["cat"])
             os.write(connection.to_supervisor, b"word")
             assert os.read(connection.from_supervisor, 4) == b"word"
             connection.close_input()
@@ -95,29 +51,18 @@ def test_ended_programs_leave_no_descriptor(start: Callable[[], Connection]) -> 
             connection.close()
 
 
-class LoudChannel(FakeChannel):
-    """Says more than a pipe holds."""
-
-    def recv_ready(self) -> bool:
-        return True
-
-    def recv(self, nbytes: int) -> bytes:
-        return b"" if self.closed else bytes(1 << 20)
-
-
-def test_a_program_that_nobody_reads_from_is_let_go_at_once() -> None:
-    channel = LoudChannel()
-    bridge = Bridge("a", channel)
-    os.write(bridge.to_supervisor, b"begin")
-    assert select.select([bridge.from_supervisor], [], [], 10)[0], "more than half is still to come"
-    bridge.close()
-    assert bridge.wait(0), "its thread has ended, and was not only left alone"
-    channel.dispose()
+def test_a_program_that_nobody_reads_from_is_let_go_at_once(
+    start: Callable[[Sequence[str]], Connection],
+) -> None:
+    connection = start(["yes"])
+    assert select.select([connection.from_supervisor], [], [], 10)[0], "more than half is to come"
+    connection.close()
+    assert connection.wait(5.0), "its output was closed"
 
 
-def test_a_program_that_still_runs_is_let_go(start: Callable[[], Connection]) -> None:
+def test_a_program_that_still_runs_is_let_go(start: Callable[[Sequence[str]], Connection]) -> None:
     with no_new_descriptor():
-        connection = start()
+        connection = start(["cat"])
         connection.close()
         connection.close()
         assert connection.wait(5.0), "its input has ended"

@@ -11,7 +11,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,12 +19,10 @@ import pytest
 from engine.config.config_file import apply_settings, overlaid_experiment, parse_yaml
 from engine.errors import ConfigError
 from engine.testing import make_experiment
+from tests.helpers.keepers import KeptNode, read_all
 from tests.helpers.paths import REPOSITORY
 from tianji_cli.config.inventory import Host, load_inventory
-from tianji_cli.connectors.base import Completed
 from tianji_cli.connectors.host_keys import accept_command
-from tianji_cli.connectors.local import LocalNode
-from tianji_cli.connectors.ssh import spawn_line
 from tianji_cli.connectors.target import Target
 from tianji_cli.provisioning.bundle import Bundle
 from tianji_cli.provisioning.probe import probe
@@ -73,18 +71,13 @@ def in_shell(line: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-class ShellNode(LocalNode):
-    """This machine as a host over SSH is used: commands go through a shell as one line."""
-
-    def __init__(self) -> None:
-        super().__init__("box")
-        self.is_remote = True
-        self.lines: list[str] = []
-
-    def run(self, command: Sequence[str], timeout_s: float) -> Completed:
-        self.lines.append(shlex.join(command))
-        done = in_shell(self.lines[-1])
-        return Completed(done.returncode, done.stdout, done.stderr)
+@pytest.fixture(scope="module")
+def node() -> Iterator[KeptNode]:
+    """This machine as a host over SSH is used: a shell reads the script that becomes a keeper, and
+    looks for an interpreter of any name."""
+    found = KeptNode(pythons=[*HOSTILE, sys.executable])
+    yield found
+    found.close()
 
 
 def part_on(host: Host, python: str, run_dir: str) -> HostPart:
@@ -104,17 +97,21 @@ SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], os.environ['VALUE'
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=IDS)
-def test_a_supervisor_gets_words_environment_and_directory_as_they_are(tmp_path: Path, value: str):
+def test_a_supervisor_gets_words_environment_and_directory_as_they_are(
+    node: KeptNode, tmp_path: Path, value: str
+):
     directory = tmp_path / f"x{value.replace('/', '_')}"
     directory.mkdir()
     env: Mapping[str, str] = {"VALUE": value}
-    done = in_shell(spawn_line([sys.executable, "-c", SHOW, value, ""], env, str(directory)))
-    assert json.loads(done.stdout) == [[value, ""], value, str(directory)], done.stderr
+    connection = node.spawn([sys.executable, "-c", SHOW, value, ""], env, str(directory))
+    said = read_all(connection.from_supervisor)
+    assert json.loads(said) == [[value, ""], value, str(directory)], connection.error_output()
+    connection.close()
 
 
-def test_a_host_is_prepared_and_cleaned_below_any_directory(tmp_path: Path):
+def test_a_host_is_prepared_and_cleaned_below_any_directory(node: KeptNode, tmp_path: Path):
     """All steps that touch the working directory of a host, in the order of a run."""
-    node, workdir = ShellNode(), str(tmp_path.joinpath("root", *HOSTILE))
+    workdir = str(tmp_path.joinpath("root", *HOSTILE))
     facts = probe(node, sys.executable, workdir, ["msgspec"])
     assert facts is not None
     make_directories(node, [workdir, f"{workdir}/bundles"])
@@ -136,16 +133,19 @@ def test_a_host_is_prepared_and_cleaned_below_any_directory(tmp_path: Path):
     assert Path(workdir).is_dir(), "nothing but the run's directory is removed"
 
 
-def test_an_interpreter_may_lie_below_a_directory_with_an_equals_sign(tmp_path: Path):
+def test_an_interpreter_may_lie_below_a_directory_with_an_equals_sign(
+    node: KeptNode, tmp_path: Path
+):
     """env(1) takes every word with `=` in it for a variable until it meets one without."""
     directory = tmp_path / "venv=1"
     directory.mkdir()
     python = directory / "python"
     python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
     python.chmod(0o755)
-    line = spawn_line([str(python), "-c", SHOW, "A=1"], {"VALUE": "2"}, None)
-    done = in_shell(line)
-    assert json.loads(done.stdout)[:2] == [["A=1"], "2"], done.stderr
+    connection = node.spawn([str(python), "-c", SHOW, "A=1"], {"VALUE": "2"})
+    said = read_all(connection.from_supervisor)
+    assert json.loads(said)[:2] == [["A=1"], "2"], connection.error_output()
+    connection.close()
     host = Host(name="box", connection="local", address="127.0.0.1", ports=None)
     source = str(REPOSITORY)
     part = HostPart(
@@ -155,7 +155,7 @@ def test_an_interpreter_may_lie_below_a_directory_with_an_equals_sign(tmp_path: 
         run_dir=str(tmp_path / "run"),
         inspector=INSPECTOR,
     )
-    assert look_at_part(ShellNode(), part, "run").marked == []
+    assert look_at_part(node, part, "run").marked == []
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=IDS)

@@ -175,9 +175,10 @@ def test_few_sessions_are_enough(tmp_path: Path, limit: int) -> None:
 def test_a_host_without_sessions_names_the_setting(tmp_path: Path) -> None:
     with (
         serving(tmp_path / "d", {"plain": "/bin/bash"}, settings=["MaxSessions 0"]) as sshd,
-        pytest.raises(PreflightError, match="refuses another session") as caught,
+        contextlib.closing(SshNode(sshd.host())) as node,
+        pytest.raises(PreflightError, match="refuses a session") as caught,
     ):
-        SshNode(sshd.host())
+        node.run(["true"], 10)
     assert "MaxSessions" in caught.value.fix
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.helpers.paths import REPOSITORY
+from tianji_cli.connectors.piped.program import NAME as KEEPER
 from tianji_cli.lab import Lab
 
 SHORT = ("-s", "stop.return_threshold=null", "-s", "learner.compile=off")
@@ -147,8 +148,16 @@ class Bench:
         return self.lab.exec(one, ["timeout", "1", "bash", "-c", target]).returncode == 0
 
     def processes(self, host: str, part: str = "") -> list[tuple[int, str]]:
-        """What runs on a host, in its own numbering; only commands that contain `part`."""
-        return [(p.pid, p.command) for p in self.lab.processes(host) if part in p.command]
+        """What runs on a host, in its own numbering; only commands that contain `part`.
+
+        Keepers are left out: like sshd's own processes they belong to a connection, not to a run.
+        """
+        rows = [(p.pid, p.command) for p in self.lab.processes(host) if part in p.command]
+        return [(pid, command) for pid, command in rows if KEEPER not in command]
+
+    def keepers(self, host: str) -> list[int]:
+        """The keepers on a host: each carries the commands and files of one connection."""
+        return [p.pid for p in self.lab.processes(host) if KEEPER in p.command]
 
     def pid_of(self, run_dir: Path, address: str) -> int:
         """The pid of a role, as its host's state file says."""
@@ -199,6 +208,7 @@ class Bench:
                 within_s,
                 f"{host} is empty, but runs {self.processes(host)}",
             )
+            wait_until(lambda host=host: not self.keepers(host), within_s, f"no keeper on {host}")
             listed = self.lab.exec(host, ["ls", "-A", "/tmp", "/root/.tianji"]).stdout
             assert "tianji-" not in listed, listed
             runs = self.lab.exec(host, ["sh", "-c", "ls -A /root/.tianji/runs 2>/dev/null"]).stdout

@@ -21,8 +21,10 @@ END_S = 100.0
 
 def session_of(bench: Bench, host: str) -> int:
     """The sshd process that carries the supervisor's streams, in the host's own numbering."""
-    pid = str(bench.supervisor_pid(host))
-    return int(bench.lab.exec(host, ["ps", "-o", "ppid=", "-p", pid]).stdout)
+    pid = bench.supervisor_pid(host)
+    for _ in ("its keeper", "sshd"):
+        pid = int(bench.lab.exec(host, ["ps", "-o", "ppid=", "-p", str(pid)]).stdout)
+    return pid
 
 
 def signal_session(bench: Bench, host: str, pid: int, number: signal.Signals) -> None:

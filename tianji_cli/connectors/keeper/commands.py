@@ -12,7 +12,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from tianji_cli.connectors.keeper.frames import CHUNK_BYTES, WINDOW_BYTES, Answers, path_bytes
+from tianji_cli.connectors.keeper.frames import (
+    CHUNK_BYTES,
+    WINDOW_BYTES,
+    Answers,
+    Consumed,
+    path_bytes,
+)
 
 LINGER_S = 1.0
 """Time for the output of an ended command that another process holds open."""
@@ -52,6 +58,7 @@ class StartedCommand:
         self._process: subprocess.Popen[bytes] | None = None
         self._input: int | None = None
         self._waiting = bytearray()
+        self._consumed = Consumed()
         self._outputs: dict[str, int] = {}
         self._room = {"out": WINDOW_BYTES, "err": WINDOW_BYTES}
         self._takes_input = bool(request["has_input"])
@@ -225,8 +232,8 @@ class StartedCommand:
                 self._close_input()
 
     def _consume(self, num_bytes: int) -> None:
-        if num_bytes:
-            del self._waiting[:num_bytes]
+        del self._waiting[:num_bytes]
+        if num_bytes := self._consumed.add(num_bytes):
             self._loop.answers.send(self._number, "more", of="in", num_bytes=num_bytes)
 
     def _watch_input(self) -> None:

@@ -11,7 +11,13 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tianji_cli.connectors.keeper.frames import CHUNK_BYTES, WINDOW_BYTES, Answers, path_bytes
+from tianji_cli.connectors.keeper.frames import (
+    CHUNK_BYTES,
+    WINDOW_BYTES,
+    Answers,
+    Consumed,
+    path_bytes,
+)
 
 
 class Transfer:
@@ -74,9 +80,11 @@ class Transfer:
         Raises:
             OSError: It was broken off.
         """
+        consumed = Consumed()
         while (data := self._given.get()) is not None:
             yield data
-            self._answers.send(self._number, "more", of="in", num_bytes=len(data))
+            if num_bytes := consumed.add(len(data)):
+                self._answers.send(self._number, "more", of="in", num_bytes=num_bytes)
         self._check()
 
     def _check(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -67,6 +68,25 @@ def _header(text: bytes) -> dict[str, Any]:
     return header
 
 
+class Consumed:
+    """How much of a stream was consumed and is still to be reported.
+
+    It is reported in large pieces: a small frame more, just before an answer, would delay that
+    wherever a TCP connection waits to fill its packets.
+    """
+
+    def __init__(self) -> None:
+        self._num_bytes = 0
+
+    def add(self, num_bytes: int) -> int:
+        """What is to be reported now; 0 if it can wait."""
+        self._num_bytes += num_bytes
+        if self._num_bytes < WINDOW_BYTES // 4:
+            return 0
+        total, self._num_bytes = self._num_bytes, 0
+        return total
+
+
 def path_bytes(text: str) -> bytes:
     """A path, word or value as the system takes it, whatever the locale there is."""
     return text.encode("utf-8", "surrogateescape")
@@ -92,7 +112,11 @@ class Answers:
 
     def _write(self) -> None:
         while True:
-            view = memoryview(self._frames.get())
+            data = bytearray(self._frames.get())
+            with contextlib.suppress(queue.Empty):
+                while len(data) < CHUNK_BYTES:
+                    data += self._frames.get_nowait()
+            view = memoryview(data)
             try:
                 while view:
                     view = view[os.write(self._fd, view) :]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from engine.errors import HostUnreachableError
-from tianji_cli.connectors.keeper.frames import CHUNK_BYTES
+from tianji_cli.connectors.keeper.frames import CHUNK_BYTES, Consumed
 
 Frame: TypeAlias = tuple[dict[str, Any], bytes]
 
@@ -50,6 +50,7 @@ class Call:
         Raises:
             HostUnreachableError: The connection broke, or is silent for longer.
         """
+        consumed = {"out": Consumed(), "err": Consumed()}
         while True:
             try:
                 frame = self._frames.get(timeout=silence_s)
@@ -61,8 +62,8 @@ class Call:
             yield header, body
             if header["op"] == "done":
                 return
-            if body:
-                self.say("more", of=header["op"], num_bytes=len(body))
+            if body and (num_bytes := consumed[header["op"]].add(len(body))):
+                self.say("more", of=header["op"], num_bytes=num_bytes)
 
     def give(self, data: bytes, silence_s: float | None) -> bool:
         """Sends input as there is room for it. False if no more is taken.

@@ -13,6 +13,9 @@ from tianji_cli.connectors.keeper.frames import CHUNK_BYTES
 from tianji_cli.connectors.piped.call import Call
 from tianji_cli.connectors.piped.channel import MAX_ERROR_BYTES
 
+LEAVE_S = 1.0
+"""For the thread that sends input, which can be about to send some over a slow channel."""
+
 
 class PipedConnection:
     """Two threads pump between the descriptors and the keeper.
@@ -31,8 +34,9 @@ class PipedConnection:
         self._errors = bytearray()
         self._is_input_closed = self._is_closed = self._is_output_closed = False
         self._ended = threading.Event()
-        for pump, name in ((self._send, "to"), (self._receive, "from")):
-            threading.Thread(target=pump, name=f"{name} {host}", daemon=True).start()
+        self._sending = threading.Thread(target=self._send, name=f"to {host}", daemon=True)
+        self._sending.start()
+        threading.Thread(target=self._receive, name=f"from {host}", daemon=True).start()
 
     def close_input(self) -> None:
         if not self._is_input_closed:
@@ -70,6 +74,7 @@ class PipedConnection:
         finally:
             self._close_output()
             self._end_input()
+            self._sending.join(LEAVE_S)
             self._ended.set()
 
     def _take(self, header: dict[str, Any], body: bytes) -> None:

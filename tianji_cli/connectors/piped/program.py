@@ -12,6 +12,8 @@ _PACKAGE = "tianji_cli.connectors.keeper"
 _MODULES = ("frames", "files", "commands", "serve")
 _USUAL = ("python3", *(f"python3.{minor}" for minor in range(20, 7, -1)), "/usr/bin/python3")
 _IS_NEW_ENOUGH = "import sys; print(sys.version_info >= (3, 8))"
+NAME = "tianji-keeper"
+"""Its last argument, for whoever looks at the processes of a host."""
 READY = b"ready"
 NO_PYTHON = b"none"
 
@@ -33,7 +35,7 @@ class KeeperProgram:
 
     def words(self, python: str) -> list[str]:
         """The command line where the interpreter is known."""
-        return [python, "-I", "-S", "-c", self._loader()]
+        return [python, "-I", "-S", "-c", self._loader(), NAME]
 
     def script(self, pythons: Sequence[str]) -> str:
         """A script for `sh` that becomes a keeper, with the first interpreter that is new enough.
@@ -46,7 +48,7 @@ class KeeperProgram:
         return (
             f"for python in {names}; do\n"
             f'  if [ "$({asked})" = True ]; then\n'
-            f'    exec "$python" -I -S -c {shlex.quote(self._loader())}\n'
+            f'    exec "$python" -I -S -c {shlex.quote(self._loader())} {NAME}\n'
             "  fi\n"
             "done\n"
             f"printf '\\n%s {NO_PYTHON.decode()}\\n' {self.mark}; exit 127"
