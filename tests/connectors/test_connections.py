@@ -17,7 +17,7 @@ from tests.helpers.keepers import KeptNode
 from tests.helpers.running import no_new_descriptor
 from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.base import Connection
-from tianji_cli.connectors.local import LocalConnection, LocalNode
+from tianji_cli.connectors.local import LocalNode
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.planning.plan import Plan
 from tianji_cli.provisioning.preflight import measure_clock
@@ -29,14 +29,19 @@ from tianji_cli.storage.deployment import HostPart
 NUM_PROGRAMS = 3
 
 
-@pytest.fixture(params=["through a keeper", "on this machine"])
+@pytest.fixture(params=["of another process", "of this process"])
 def start(request: pytest.FixtureRequest) -> Iterator[Callable[[Sequence[str]], Connection]]:
-    if request.param == "on this machine":
-        yield lambda words: LocalConnection("a", words, {})
-        return
-    node = KeptNode()
+    """Starts a program by a keeper of either kind."""
+    node = LocalNode("a") if request.param == "of this process" else KeptNode()
     assert node.run(["true"], 20).code == 0, "it has started"
     yield lambda words: node.spawn(words, {})
+    node.close()
+
+
+@pytest.fixture
+def here() -> Iterator[LocalNode]:
+    node = LocalNode("a")
+    yield node
     node.close()
 
 
@@ -70,16 +75,18 @@ def test_a_program_that_still_runs_is_let_go(start: Callable[[Sequence[str]], Co
 
 @pytest.mark.parametrize("words", [":", "echo welcome; cat"], ids=["ends at once", "says else"])
 def test_a_clock_that_cannot_be_asked_is_an_error_that_says_so(
-    words: str, monkeypatch: pytest.MonkeyPatch
+    here: LocalNode, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spawn(_node: LocalNode, _command: object, _env: object) -> LocalConnection:
-        connection = LocalConnection("a", ["sh", "-c", words], {})
+    begin = here.spawn
+
+    def spawn(_command: object, _env: object) -> Connection:
+        connection = begin(["sh", "-c", words], {})
         assert words != ":" or connection.wait(10)
         return connection
 
-    monkeypatch.setattr(LocalNode, "spawn", spawn)
+    monkeypatch.setattr(here, "spawn", spawn)
     with pytest.raises(TianJiError, match="its clock does not answer"):
-        measure_clock(LocalNode("a"), "python3")
+        measure_clock(here, "python3")
 
 
 def test_this_machine_lets_go_of_what_it_has_started() -> None:
@@ -91,13 +98,14 @@ def test_this_machine_lets_go_of_what_it_has_started() -> None:
 
 
 @pytest.mark.parametrize("ends", [True, False], ids=["ended", "let go"])
-def test_a_controller_lets_go_of_its_connections(ends: bool) -> None:
+def test_a_controller_lets_go_of_its_connections(here: LocalNode, ends: bool) -> None:
     interrupts = Interrupts()
+    assert here.run(["true"], 20).code == 0, "its keeper has started"
     with no_new_descriptor():
-        connection = LocalConnection("a", ["cat"], {})
+        connection = here.spawn(["cat"], {})
         host = Host(name="a", connection="local", address="", ports=None)
         part = HostPart(host=host, python="", source="", run_dir="")
-        sites = {"a": ReadyHost(LocalNode("a"), part, connection)}
+        sites = {"a": ReadyHost(here, part, connection)}
         plan = cast(Plan, SimpleNamespace(host_of={COORDINATOR: "a"}))
         controller = Controller(plan, sites, interrupts)
         assert (controller.close() if ends else controller.let_go()) in ([], None)
@@ -106,15 +114,13 @@ def test_a_controller_lets_go_of_its_connections(ends: bool) -> None:
 
 @pytest.mark.parametrize("words", ["Welcome to the cluster", ""], ids=["says else", "says nothing"])
 def test_a_host_whose_listener_says_something_else_is_a_finding(
-    words: str, monkeypatch: pytest.MonkeyPatch
+    here: LocalNode, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spawn(_node: LocalNode, _command: object, _env: object) -> LocalConnection:
-        return LocalConnection("a", ["echo", words], {})
-
-    monkeypatch.setattr(LocalNode, "spawn", spawn)
+    begin = here.spawn
+    monkeypatch.setattr(here, "spawn", lambda *_: begin(["echo", words], {}))
     hosts = {
         name: Reachable(
-            LocalNode(name),
+            here,
             Host(name=name, connection="local", address="127.0.0.1", ports=None),
             sys.executable,
         )

@@ -149,9 +149,11 @@ def test_a_keeper_that_hears_nothing_gives_up() -> None:
         "spawn",
         {"words": ["cat"], "env": {}, "directory": None, "has_input": True, "limit_s": None},
     )
+    *_, (end, _) = call.frames(20)
+    assert end["code"] == 0, "it has read the end of its input"
+    until(lambda: is_gone(channel.process.pid))
     with pytest.raises(HostUnreachableError, match="its keeper ended"):
-        list(call.frames(20))
-    assert is_gone(channel.process.pid)
+        link.call("exists", {"path": "/"})
 
 
 def test_beats_keep_a_keeper() -> None:

@@ -14,7 +14,6 @@ from engine.errors import HostUnreachableError, PreflightError, TianJiError
 from tianji_cli.commands.check import check_hosts
 from tianji_cli.config.inventory import Host, Inventory
 from tianji_cli.connectors import ssh
-from tianji_cli.connectors.local import LocalNode
 from tianji_cli.connectors.ssh import SshNode
 
 HOST = Host(name="a", connection="ssh", ssh_host="a", address="192.0.2.9", ports=None)
@@ -92,17 +91,3 @@ def test_check_makes_a_row_of_it(connect_to: Callable[[FakeClient], SshNode]) ->
     failed = [finding for finding in checked.findings if finding.verdict == "failed"]
     assert "refuses a session" in failed[0].detail
     assert "MaxSessions" in failed[0].fix
-
-
-def test_this_machine_refuses_in_the_same_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_arguments: object, **_options: object) -> NoReturn:
-        raise DENIED
-
-    monkeypatch.setattr(Path, "stat", refuse)
-    with pytest.raises(PreflightError, match="Permission denied"):
-        LocalNode("a").exists(str(tmp_path))
-    monkeypatch.undo()
-    (tmp_path / "python").write_text("no program")
-    assert LocalNode("a").run([str(tmp_path / "python")], 5.0).code == 126

@@ -30,7 +30,8 @@ from engine.supervision.host_state import HostState, StateWriter
 from engine.supervision.json_lines import LineReader, write_line
 from engine.supervision.worker_processes import WorkerProcesses
 from tianji_cli.config.inventory import Host, Inventory
-from tianji_cli.connectors.local import LocalConnection
+from tianji_cli.connectors.base import Connection
+from tianji_cli.connectors.local import LocalNode
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.planning.plan import make_plan
 from tianji_cli.planning.wiring import HostSetup, wire
@@ -121,40 +122,42 @@ def test_what_a_forkserver_has_not_read_yet_comes_in_order(monkeypatch: pytest.M
     assert [worker.address for worker in workers] == [f"actor-{n}" for n in range(5000)]
 
 
-class _Deaf(LocalConnection):
-    def __init__(self) -> None:
-        super().__init__("a", DEAF, {})
-
-    def kill(self) -> None:
-        os.kill(self._process.pid, signal.SIGKILL)
-        self.wait(PATIENCE_S)
-        self.close()
+@pytest.fixture
+def local() -> Iterator[LocalNode]:
+    node = LocalNode("a")
+    yield node
+    node.close()
 
 
-def test_a_command_whose_supervisor_reads_nothing_hears_ctrl_c():
-    connection = _Deaf()
-    try:
-        interrupts = Interrupts()
-        with interrupts.installed():
-            lines = SupervisorChannels({"a": connection}, interrupts, set())
-            for _ in range(20_000):
-                assert lines.by_host["a"].tell(Beat())
-            os.kill(os.getpid(), signal.SIGINT)
-            assert next(iter(lines.reports(lambda: None))) == (None, None)
-            assert interrupts.count == 1
-            lines.close()
-    finally:
-        connection.kill()
+@pytest.fixture
+def deaf(local: LocalNode) -> Iterator[Connection]:
+    """To a supervisor that reads nothing."""
+    known = set(psutil.Process().children())
+    connection = local.spawn(DEAF, {})
+    yield connection
+    for process in set(psutil.Process().children()) - known:
+        process.kill()
+    assert connection.wait(PATIENCE_S)
 
 
-def test_a_supervisor_that_is_gone_is_said():
-    connection = _Deaf()
+def test_a_command_whose_supervisor_reads_nothing_hears_ctrl_c(deaf: Connection):
+    interrupts = Interrupts()
+    with interrupts.installed():
+        lines = SupervisorChannels({"a": deaf}, interrupts, set())
+        for _ in range(20_000):
+            assert lines.by_host["a"].tell(Beat())
+        os.kill(os.getpid(), signal.SIGINT)
+        assert next(iter(lines.reports(lambda: None))) == (None, None)
+        assert interrupts.count == 1
+        lines.close()
+
+
+def test_a_supervisor_that_is_gone_is_said(local: LocalNode):
+    connection = local.spawn(["true"], {})
     lines = SupervisorChannels({"a": connection}, Interrupts(), set())
-    os.kill(connection._process.pid, signal.SIGKILL)
-    connection.wait(PATIENCE_S)
+    assert connection.wait(PATIENCE_S)
     assert not lines.by_host["a"].tell(Beat())
     lines.close()
-    connection.close()
 
 
 def test_a_line_in_many_pieces_is_put_together_once():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import selectors
@@ -78,7 +79,7 @@ class StartedCommand:
         return self._process is not None and not self._outputs and not self._is_dropped
 
     def _start(self) -> None:
-        """In a thread, since the program can be on a disk that hangs."""
+        """In a thread, which also waits for its end: the program can be on a disk that hangs."""
         request = self._request
         try:
             added = {path_bytes(name): path_bytes(text) for name, text in request["env"].items()}
@@ -95,8 +96,11 @@ class StartedCommand:
         except (OSError, ValueError) as error:
             refusal = error
             self._loop.call_soon(lambda: self._not_started(refusal))
-        else:
-            self._loop.call_soon(lambda: self._started(process))
+            return
+        self._loop.call_soon(lambda: self._started(process))
+        with contextlib.suppress(ChildProcessError):  # the loop has noticed it first
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        self._loop.call_soon(self.look)
 
     def _not_started(self, error: Exception) -> None:
         """Says it as a shell does."""

@@ -99,7 +99,8 @@ class Answers:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._frames: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        threading.Thread(target=self._write, daemon=True).start()
+        self._thread = threading.Thread(target=self._write, daemon=True)
+        self._thread.start()
 
     def send(self, number: int, op: str, body: bytes = b"", **more: object) -> None:
         self._frames.put(encode({"id": number, "op": op, **more}, body))
@@ -110,9 +111,13 @@ class Answers:
         text = getattr(error, "strerror", None) or str(error)
         self.send(number, "done", error=code, text=text)
 
+    def close(self, timeout_s: float) -> None:
+        """Waits so long for the last of them to be written."""
+        self._frames.put(b"")
+        self._thread.join(timeout_s)
+
     def _write(self) -> None:
-        while True:
-            data = bytearray(self._frames.get())
+        while data := bytearray(self._frames.get()):
             with contextlib.suppress(queue.Empty):
                 while len(data) < CHUNK_BYTES:
                     data += self._frames.get_nowait()

@@ -8,6 +8,7 @@ import queue
 import selectors
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -18,7 +19,7 @@ from tianji_cli.connectors.keeper.files import ACTIONS, Transfer
 from tianji_cli.connectors.keeper.frames import Answers, Decoder, FrameError
 
 READ_BYTES = 1 << 18
-_ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+LEAVE_S = 1.0
 
 
 def home() -> str:
@@ -45,13 +46,14 @@ class Keeper:
     """All that is under way.
 
     Args:
+        source, sink: Descriptors on which frames come and go.
         lease_s: Longest silence of the other end; None if its end is always noticed.
     """
 
-    def __init__(self, lease_s: float | None) -> None:
+    def __init__(self, source: int, sink: int, lease_s: float | None) -> None:
         self.selector: selectors.BaseSelector = selectors.DefaultSelector()
-        os.set_blocking(1, True)
-        self.answers = Answers(1)
+        self.answers = Answers(sink)
+        self._source = source
         self._decoder = Decoder()
         self._lease_s = lease_s
         self._heard_s = time.monotonic()
@@ -59,26 +61,32 @@ class Keeper:
         self._commands: dict[int, StartedCommand] = {}
         self._transfers: dict[int, Transfer] = {}
         self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._woken, self._waking = os.pipe()
-        for fd in (self._woken, self._waking):
+        self._waking = threading.Lock()
+        self._woken, self._wake_up = os.pipe()
+        for fd in (self._woken, self._wake_up):
             os.set_blocking(fd, False)
         self.selector.register(self._woken, selectors.EVENT_READ, self._wake)
-        self.selector.register(0, selectors.EVENT_READ, self._hear)
+        self.selector.register(source, selectors.EVENT_READ, self._hear)
 
     def serve(self) -> None:
-        signal.set_wakeup_fd(self._waking, warn_on_full_buffer=False)
-        for number in (signal.SIGCHLD, *_ENDS):
-            signal.signal(number, _ignore)
+        """Serves until the other end is gone and all commands have ended."""
         self.answers.send(0, "hello", **facts())
         while self._is_attached or any(not c.is_on_its_own for c in self._commands.values()):
             for key, _ in self.selector.select(self._timeout_s()):
                 key.data()
             self._keep_time()
+        with self._waking:
+            os.close(self._wake_up)
+            self._wake_up = -1
+        os.close(self._woken)
+        self.selector.close()
+        self.answers.close(LEAVE_S)
 
     def call_soon(self, action: Callable[[], None]) -> None:
         self._actions.put(action)
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._waking, b"\0")
+        with self._waking, contextlib.suppress(BlockingIOError):
+            if self._wake_up >= 0:
+                os.write(self._wake_up, b"\0")
 
     def _timeout_s(self) -> float | None:
         due = [command.due_s for command in self._commands.values() if command.due_s is not None]
@@ -100,20 +108,18 @@ class Keeper:
             del self._commands[number]
 
     def _wake(self) -> None:
-        """A thread has something to do here, or a child has ended."""
+        """A thread has something to do here."""
         with contextlib.suppress(BlockingIOError):
             while os.read(self._woken, READ_BYTES):
                 pass
         with contextlib.suppress(queue.Empty):
             while True:
                 self._actions.get_nowait()()
-        for command in self._commands.values():
-            command.look()
 
     def _hear(self) -> None:
         self._heard_s = time.monotonic()
         try:
-            data = os.read(0, READ_BYTES)
+            data = os.read(self._source, READ_BYTES)
             frames = self._decoder.feed(data)
         except (OSError, FrameError):
             data, frames = b"", []
@@ -142,7 +148,7 @@ class Keeper:
         if not self._is_attached:
             return
         self._is_attached = False
-        self.selector.unregister(0)
+        self.selector.unregister(self._source)
         for command in self._commands.values():
             if command.has_limit:
                 command.kill()
@@ -155,5 +161,8 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
 
 
 def serve(lease_s: float | None) -> None:
-    """Serves until the other end is gone and all commands have ended."""
-    Keeper(lease_s).serve()
+    """Serves whoever started this process."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _ignore)
+    os.set_blocking(1, True)
+    Keeper(0, 1, lease_s).serve()

@@ -7,8 +7,11 @@ import os
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Protocol
+
+from tianji_cli.connectors.keeper.serve import Keeper
 
 SILENCE_S = 15.0
 """A transfer without progress for this long counts as broken."""
@@ -95,3 +98,36 @@ class ProcessChannel:
             self._errors.seek(max(0, size - MAX_ERROR_BYTES))
             return self._errors.read().decode("utf-8", "replace").strip()
         return self._words
+
+
+class ThreadChannel:
+    """A keeper in a thread of this process."""
+
+    def __init__(self) -> None:
+        self._near, self._far = socket.socketpair()
+        self._thread = threading.Thread(target=self._serve, name="keeper", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with self._far:
+            Keeper(self._far.fileno(), self._far.fileno(), None).serve()
+
+    def read(self, max_bytes: int) -> bytes:
+        data = self._near.recv(max_bytes)
+        if not data:
+            self._near.close()
+        return data
+
+    def write(self, data: bytes) -> None:
+        self._near.sendall(data)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # it has ended
+            self._near.shutdown(socket.SHUT_WR)
+
+    def last_words(self) -> str:
+        return ""
+
+    def wait(self, timeout_s: float) -> None:
+        """Waits for the keeper's end."""
+        self._thread.join(timeout_s)

@@ -58,6 +58,7 @@ class KeeperLink:
         self._words: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._said = bytearray()
         self._decoder: Decoder | None = None
+        self._mark = b""
         self._reason: str | None = None
         self._over = threading.Event()
 
@@ -71,12 +72,8 @@ class KeeperLink:
             HostUnreachableError: The connection broke.
         """
         until_s = time.monotonic() + timeout_s
-        threading.Thread(
-            target=self._listen,
-            args=(program.mark.encode(),),
-            name=f"keeper {self.name}",
-            daemon=True,
-        ).start()
+        self._mark = program.mark.encode()
+        self._start_listening()
         word = self._next_word(until_s)
         if word == NO_PYTHON:
             raise PreflightError(
@@ -85,6 +82,15 @@ class KeeperLink:
         with self._sending:
             self._write(program.source)
         self._next_word(until_s)
+
+    def join(self) -> None:
+        """Waits for the first answer of a keeper that runs already."""
+        self._decoder = Decoder()
+        self._start_listening()
+        self._next_word(time.monotonic() + START_S)
+
+    def _start_listening(self) -> None:
+        threading.Thread(target=self._listen, name=f"keeper {self.name}", daemon=True).start()
 
     def _next_word(self, until_s: float) -> bytes:
         try:
@@ -171,22 +177,22 @@ class KeeperLink:
             call.take(None)
         self._channel.close()
 
-    def _listen(self, mark: bytes) -> None:
+    def _listen(self) -> None:
         reason = "its keeper ended"
         try:
             while data := self._channel.read(READ_BYTES):
                 if self._reason is None:
-                    self._hear(data, mark)
+                    self._hear(data)
         except (OSError, EOFError) as error:
             reason = str(error) or type(error).__name__
         self._words.put(None)
         self._end(reason)
 
-    def _hear(self, data: bytes, mark: bytes) -> None:
+    def _hear(self, data: bytes) -> None:
         """Takes frames, or, before they begin, looks for the line with the mark."""
         if self._decoder is None:
             self._said += data
-            _, found, after = bytes(self._said).partition(b"\n%s " % mark)
+            _, found, after = bytes(self._said).partition(b"\n%s " % self._mark)
             word, is_whole, data = after.partition(b"\n")
             if not found or not is_whole:
                 del self._said[:-MAX_NOISE_BYTES]
