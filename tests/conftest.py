@@ -28,6 +28,7 @@ pytest_plugins = [
     "tests.helpers.process_fixtures",
     "tests.helpers.lab_fixtures",
     "tests.helpers.slurm_fixtures",
+    "tests.helpers.ray_fixtures",
     "tests.helpers.fault_rows",
     "tests.helpers.warm.plugin",
 ]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from engine.errors import ConfigError
 from tests.helpers.paths import REPOSITORY
-from tianji_cli.config.inventory import Inventory, load_inventory
-from tianji_cli.config.inventory_schema import expand_range
+from tianji_cli.config.inventory import Inventory, check_host, load_inventory
+from tianji_cli.config.inventory_schema import RaySpec, expand_range
+from tianji_cli.storage.consent import words_of_host
 
 SHIPPED = sorted((REPOSITORY / "inventories").glob("*.yaml"))
 
@@ -107,6 +109,16 @@ def test_localhost_with_an_ssh_host_is_behind_ssh(load) -> None:
         ("hosts:\n  a:\n  b: 3", "4: hosts.b", "expected `mapping | null`"),
         ("hosts:\n  a: {env: {A: x, B: [1]}}", "3: hosts.a.env.B", "got `array`"),
         ("hosts: {1: {}}", "2: hosts", "expected `str`, got `int` for a key"),
+        (
+            "hosts:\n  a: {connection: ray, ray: {address: 'http://head:8265'}}",
+            "hosts.yaml:3: hosts.a.ray",
+            "is not HOST:PORT of a Ray cluster",
+        ),
+        (
+            "hosts:\n  a: {connection: ray, ssh_host: b}",
+            "hosts.yaml:3: hosts.a.ssh_host",
+            "is reached through Ray",
+        ),
     ],
 )
 def test_refusals_name_file_and_key(load, text: str, where: str, what: str) -> None:
@@ -114,6 +126,22 @@ def test_refusals_name_file_and_key(load, text: str, where: str, what: str) -> N
         load(text + "\n")
     assert where in caught.value.where
     assert what in caught.value.what
+
+
+def test_a_host_on_ray_gets_what_is_asked_for_and_no_more(load) -> None:
+    text = (
+        "defaults: {connection: ray, ray: {address: 'head:6379'}}\nhosts: {a: {gpus: [1]}, b: {}}"
+    )
+    a, b = load(text).hosts
+    assert (a.cores, a.gpus, b.cores, b.gpus) == (1, (1,), 1, ())
+    assert (b.address, b.ports, b.ssh_host) == ("", (29500, 29600), "")
+    assert b.ray is not None
+    assert (b.ray.address, b.ray.without_token) == ("head:6379", False)
+    assert "as a driver of Ray cluster head:6379" in words_of_host(b)
+    check_host(b, "here")
+    bad = msgspec.structs.replace(b, ray=RaySpec(address="head:6379 --x"))
+    with pytest.raises(ConfigError, match="not HOST:PORT"):
+        check_host(bad, "here")
 
 
 def test_limit(load) -> None:

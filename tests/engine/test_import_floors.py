@@ -223,6 +223,20 @@ def test_only_connectors_know_ssh():
             assert name.startswith("tianji_cli.connectors"), name
 
 
+def test_only_its_connector_knows_ray():
+    """And of that only what runs in the driver's process, or is sent to Ray's workers."""
+    knowing = {"driver", "joining", "placing", "visiting", "carrier"}
+    for name, path in MODULES.items():
+        is_measured = {"drivers", "programs"} & set(path.parts)  # against Ray, in its own process
+        if "ray" in roots(imported(path)) and not is_measured:
+            package, _, module = name.rpartition(".")
+            assert package == "tianji_cli.connectors.ray_cluster", name
+            assert module in knowing, name
+    for name in ("hosts", "connection"):
+        path = MODULES[f"tianji_cli.connectors.ray_cluster.{name}"]
+        assert not knowing & {other.rpartition(".")[2] for other in imported(path)}
+
+
 def may_be_heavy(path: Path) -> bool:
     is_figures = path.stem.startswith("figures") and path.parts[-3] in ("render", "tianji_cli")
     is_ssh = path.parent.name == "connectors" and path.stem.startswith(("ssh", "host_keys"))

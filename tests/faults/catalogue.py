@@ -222,6 +222,9 @@ SCENARIOS: dict[str, Scenario] = {
             "tests/processes/test_manager_ends.py::test_also_if_the_simulators_of_its_environments_end_first",
         ),
     ),
+    "a node of a cluster lost": Scenario(
+        "its host is given up by name, the others continue; what is on it is named, exit 7"
+    ),
     "twelve hours": Scenario(
         "memory and descriptors constant, logs bounded",
         (

@@ -57,8 +57,11 @@ class LabKit:
 
     def tianji_line(self, *arguments: str) -> str:
         """The line of a script that runs `tianji` on the first host."""
-        words = [sys.executable, "-m", "tianji_cli.main", *arguments]
-        return f"PYTHONPATH={HOME_OF_TIANJI} COLUMNS=200 {shlex.join(words)}"
+        return f"COLUMNS=200 {self.python_line('-m', 'tianji_cli.main', *arguments)}"
+
+    def python_line(self, *arguments: str) -> str:
+        """The line of a script that runs Python there, which finds TianJi."""
+        return f"PYTHONPATH={HOME_OF_TIANJI} {shlex.join([sys.executable, *arguments])}"
 
     def tianji(self, *arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Runs `tianji` on the first host, in the home directory, to its end."""

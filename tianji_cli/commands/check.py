@@ -26,8 +26,8 @@ from tianji_cli.provisioning.findings import (
     way_to,
 )
 from tianji_cli.provisioning.preflight import host_findings
-from tianji_cli.provisioning.provision import Connect, connect, with_address
 from tianji_cli.provisioning.reachability import Reachable, check_ports
+from tianji_cli.provisioning.reaching import Connect, Reach, connect, with_address
 from tianji_cli.slurm.hosts import hosts_of_run
 
 CHECK_SCHEMA_VERSION = 1
@@ -77,7 +77,7 @@ def check_command(
         raise ConfigError("no inventory is given", where="check", fix="tianji check INVENTORY")
     path = None if name is None else find_file("inventories", name)
     inventory = hosts_of_run(path, limit, uses_slurm=uses_slurm)
-    checked = check_hosts(inventory)
+    checked = check_hosts(inventory, Reach(inventory.hosts))
     hosts = {item.host.name: complete(item.findings, item.host.connection) for item in checked}
     is_ready = not any(f.verdict == "failed" for found in hosts.values() for f in found)
     if output.is_json:

@@ -26,6 +26,10 @@ from tianji_cli.tracking.tools import Tool, check_tools
 
 DEFAULT_INVENTORY = "inventories/local.yaml"
 DEFAULT_EXPERIMENT = "experiments/cartpole_ppo.yaml"
+_ENDED_BY_MANAGERS = {
+    "slurm": "a run inside a Slurm job ends with the job, and the job with this command",
+    "ray": "Ray ends a run on its nodes with the command that has started it",
+}
 
 
 @dataclass(frozen=True)
@@ -210,13 +214,18 @@ def _inventory(request: UpRequest, resume_point: ResumePoint | None) -> Inventor
     name = given if uses_slurm else given or DEFAULT_INVENTORY
     path = None if name is None else find_file("inventories", name)
     inventory = hosts_of_run(path, request.limit, uses_slurm=uses_slurm)
-    if request.detaches and any(host.connection == "slurm" for host in inventory.hosts):
-        raise ConfigError(
-            "a run inside a Slurm job ends with the job, and the job with this command",
-            where="--detach",
-            fix="leave it out",
-        )
+    if request.detaches:
+        _refuse_to_detach(inventory)
     return inventory
+
+
+def _refuse_to_detach(inventory: Inventory) -> None:
+    """Raises ConfigError if the manager of a host ends the run with this command."""
+    for host in inventory.hosts:
+        if host.connection in _ENDED_BY_MANAGERS:
+            raise ConfigError(
+                _ENDED_BY_MANAGERS[host.connection], where="--detach", fix="leave it out"
+            )
 
 
 def _experiment(

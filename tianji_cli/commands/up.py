@@ -25,6 +25,7 @@ from tianji_cli.interrupts import Interrupts
 from tianji_cli.output import Output
 from tianji_cli.planning.plan import Plan
 from tianji_cli.provisioning.provision import Phase
+from tianji_cli.provisioning.reaching import Reach
 from tianji_cli.render.hosts import PhaseLog
 from tianji_cli.render.live import Display, display_for
 from tianji_cli.runs.monitor import RunOutcome
@@ -175,6 +176,7 @@ def check_only(request: UpRequest, output: Output) -> Loaded:
         loaded.plan,
         paths,
         True,
+        reach=Reach(loaded.plan.hosts),
         weights_source=loaded.weights_source,
         module_directories=loaded.module_directories,
     )
@@ -202,6 +204,7 @@ def _run_processes(
         paths,
         request.name is None,
         request.detaches,
+        Reach(plan.hosts),
         resume_point=loaded.resume_point,
         weights_source=loaded.weights_source,
         module_directories=loaded.module_directories,

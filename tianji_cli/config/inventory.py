@@ -24,6 +24,7 @@ from tianji_cli.config.inventory_checks import (
     HOST_NAME,
     UNSAFE,
     VARIABLE,
+    check_cluster,
     check_spec,
     port_range,
 )
@@ -33,6 +34,7 @@ from tianji_cli.config.inventory_schema import (
     HostSpec,
     InventoryFile,
     Network,
+    RaySpec,
     RolesSpec,
     expand_range,
 )
@@ -64,6 +66,7 @@ class Host(Spec, frozen=True, kw_only=True):
     jump: str | None = None
     known_hosts: str | None = None
     job: str = ""
+    ray: RaySpec | None = None
     address: str
     ports: tuple[int, int] | None
     python: str | None = None
@@ -225,7 +228,7 @@ def _resolve(name: str, layers: list[_Layer], document: Document) -> Host:
     is_named_local = name in LOCAL_NAMES and spec.ssh_host is None
     connection = spec.connection or ("local" if is_named_local else "ssh")
     check_spec(spec, connection, merged.where)
-    is_local = connection == "local"
+    is_local, is_ray = connection == "local", connection == "ray"
     ports = spec.ports if spec.ports is not None else (None if is_local else DEFAULT_PORTS)
     address = spec.address if spec.address is not None else ("127.0.0.1" if is_local else "")
     return Host(
@@ -237,13 +240,14 @@ def _resolve(name: str, layers: list[_Layer], document: Document) -> Host:
         key=spec.key,
         jump=spec.jump,
         known_hosts=spec.known_hosts,
+        ray=spec.ray if is_ray else None,
         address=address,
         ports=None if ports is None else port_range(str(ports), merged.where("ports")),
         python=spec.python,
         workdir=spec.workdir or DEFAULT_WORKDIR,
         env={key: str(value) for key, value in spec.env.items()},
-        gpus=spec.gpus,
-        cores=spec.cores,
+        gpus=() if is_ray and spec.gpus is None else spec.gpus,
+        cores=1 if is_ray and spec.cores is None else spec.cores,
         pin=spec.pin is not False,
         roles=None if spec.roles is None else _counts(spec.roles),
         groups=tuple(path[1] for path, _ in layers if path[0] == "groups"),
@@ -283,3 +287,5 @@ def check_host(host: Host, where: str) -> None:
         or not _JOB.fullmatch(host.job)
     ):
         raise ConfigError(f"{host.name!r} is no host of an inventory", where=where)
+    if host.ray is not None and host.ray.address is not None:
+        check_cluster(host.ray.address, where)

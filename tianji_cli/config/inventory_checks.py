@@ -15,7 +15,23 @@ UNSAFE = re.compile(r"^-|[\s\x00-\x1f\x7f'\"`$;&|<>(){}]")
 """Characters that no address or user needs, and that `ProxyCommand` or `Match exec` of a user's own
 ssh configuration would pass to a shell; OpenSSH refuses them, too."""
 _PORTS = re.compile(r"(?P<first>\d{1,5})(?:-(?P<last>\d{1,5}))?")
-_WITHOUT_SSH = {"local": "is this machine", "slurm": "is reached through Slurm"}
+_WITHOUT_SSH = {
+    "local": "is this machine",
+    "slurm": "is reached through Slurm",
+    "ray": "is reached through Ray",
+}
+_CLUSTER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})")
+
+
+def check_cluster(address: str, where: str) -> None:
+    """Raises ConfigError unless this is `HOST:PORT` of a Ray cluster."""
+    match = _CLUSTER.fullmatch(address)
+    if match is None or not 1 <= int(match["port"]) <= 65535:
+        raise ConfigError(
+            f"{address!r} is not HOST:PORT of a Ray cluster",
+            where=where,
+            fix="give what `ray start --address` takes, not the address of a dashboard or client",
+        )
 
 
 def check_spec(spec: HostSpec, connection: str, where: Callable[[str], str]) -> None:
@@ -44,6 +60,8 @@ def check_spec(spec: HostSpec, connection: str, where: Callable[[str], str]) -> 
             raise ConfigError(
                 f"{variable!r} cannot name an environment variable", where=where("env")
             )
+    if spec.ray is not None and spec.ray.address is not None:
+        check_cluster(spec.ray.address, where("ray"))
     if connection in _WITHOUT_SSH and spec.ssh_host is not None:
         raise ConfigError(
             f"a host with `connection: {connection}` {_WITHOUT_SSH[connection]}, so it has no"

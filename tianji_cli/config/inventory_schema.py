@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from engine.spec import MAX_REPLICAS, NonNegativeInt, PositiveInt, Spec
 
-ConnectionKind: TypeAlias = Literal["local", "ssh", "slurm"]
+ConnectionKind: TypeAlias = Literal["local", "ssh", "slurm", "ray"]
 Network: TypeAlias = Literal["encrypted", "trusted"]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_REPLICAS)]
 
@@ -32,12 +32,22 @@ class RolesSpec(Spec, frozen=True, kw_only=True):
     """Actors."""
 
 
+class RaySpec(Spec, frozen=True, kw_only=True):
+    """The Ray cluster of a host."""
+
+    address: str | None = None
+    """`HOST:PORT` of its head, as `ray start --address` takes it; default: `$RAY_ADDRESS`."""
+    without_token: bool = False
+    """Use the cluster although it lets in everyone who reaches it."""
+
+
 class HostSpec(Spec, frozen=True, kw_only=True):
     """Settings of a host, a group of hosts, or all hosts."""
 
     connection: ConnectionKind | None = None
     """`local`: this machine, without SSH. `slurm`: a node of the Slurm job in which the command
-    runs, by its name there. Default: `ssh`, except for `localhost`."""
+    runs, by its name there. `ray`: a node of a Ray cluster, chosen by Ray. Default: `ssh`, except
+    for `localhost`."""
     ssh_host: str | None = None
     """SSH: name, address or `~/.ssh/config` alias to connect to; default: the host's own name."""
     user: str | None = None
@@ -50,9 +60,11 @@ class HostSpec(Spec, frozen=True, kw_only=True):
     """Alias or `user@host:port` of a jump host; several comma-separated, as in ProxyJump."""
     known_hosts: str | None = None
     """File with the only host keys to trust; default: the user's own."""
+    ray: RaySpec | None = None
+    """The cluster, with `connection: ray`."""
     address: str | None = None
     """IP address at which other hosts reach its roles; default: that of `ssh_host`, or of the node
-    as Slurm has it."""
+    as its manager has it. On Ray it also says which node it is to be."""
     ports: str | int | None = None
     """TCP ports to listen on, as `first-last`; default: 29500-29599, of a local host none: its
     roles use Unix sockets."""
@@ -63,10 +75,11 @@ class HostSpec(Spec, frozen=True, kw_only=True):
     env: dict[str, str | int | float] = msgspec.field(default_factory=dict)
     """Environment variables for the roles."""
     gpus: tuple[NonNegativeInt, ...] | None = None
-    """Numbers of the GPUs that the roles may use; default: all, in a Slurm job those of the job."""
+    """Numbers of the GPUs that the roles may use; default: all, in a Slurm job those of the job,
+    on Ray none: as many are reserved as the highest number needs."""
     cores: PositiveInt | None = None
-    """Number of cores that the roles may use; default: all, in a Slurm job those of the job.
-    Placement uses it."""
+    """Number of cores that the roles may use; default: all, in a Slurm job those of the job,
+    on Ray 1: as many are reserved. Placement uses it."""
     pin: bool | None = None
     """Whether each computing process is pinned to its own core if enough are idle; default: yes."""
     roles: RolesSpec | None = None

@@ -16,7 +16,7 @@ from tianji_cli.config.inventory_schema import ConnectionKind
 from tianji_cli.connectors.base import Node
 
 Verdict = Literal["ok", "warning", "failed", "skipped"]
-WAYS = ("ssh", "slurm")
+WAYS = ("ssh", "slurm", "ray")
 """The probes of ways to a host."""
 _OTHERS = (
     "python",
@@ -52,7 +52,7 @@ def names_of(connection: ConnectionKind) -> tuple[str, ...]:
 
 def way_to(connection: ConnectionKind) -> str:
     """The probe of the way to a host; that of this machine is in the place of SSH."""
-    return "slurm" if connection == "slurm" else "ssh"
+    return "ssh" if connection == "local" else connection
 
 
 def failed(probe: str, error: TianJiError) -> Finding:

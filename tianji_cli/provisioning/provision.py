@@ -14,9 +14,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Literal
 
-import msgspec
-
-from engine.errors import ConfigError, DeadlineError, PreflightError, TianJiError, of_machine
+from engine.errors import DeadlineError, PreflightError, TianJiError, of_machine
 from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.base import Connection, Node
 from tianji_cli.provisioning.bundle import (
@@ -28,6 +26,7 @@ from tianji_cli.provisioning.bundle import (
 )
 from tianji_cli.provisioning.environment import Interpreter, find_interpreter, make_environment
 from tianji_cli.provisioning.own_modules import OwnModules
+from tianji_cli.provisioning.reaching import Connect, connect, place_of, with_address
 from tianji_cli.provisioning.shipping import forget_modules, run_exists, ship, start_supervisor
 from tianji_cli.provisioning.verification import look_at_bundle
 from tianji_cli.storage.deployment import INSPECTOR, HostPart
@@ -54,7 +53,6 @@ PHASE_S: Mapping[Phase, float] = {
 }
 
 Watch = Callable[[str, Phase, str], None]
-Connect = Callable[[Host, threading.Event], Node]
 
 
 @dataclass(frozen=True)
@@ -89,21 +87,6 @@ class ProvisionRequest:
         """Name of the run's directory there; separate, since hosts can share a home directory."""
         name = f"{self.run_id}@{host}"
         return f"{name}.{self.attempt}" if self.is_automatic else name
-
-
-def connect(host: Host, cancel: threading.Event) -> Node:
-    """Connects to a host with the connector that the inventory names."""
-    if host.connection == "local":
-        from tianji_cli.connectors.local import LocalNode
-
-        return LocalNode(host.name)
-    if host.connection == "slurm":
-        from tianji_cli.connectors.slurm import slurm_node
-
-        return slurm_node(host)
-    from tianji_cli.connectors.ssh import SshNode
-
-    return SshNode(host, cancel)
 
 
 class Provisioner:
@@ -213,7 +196,7 @@ class Provisioner:
         self._events.put(_Event(host.name, phase, detail))
 
     def _make_ready(self, host: Host) -> ReadyHost:
-        self._enter(host, "connect", _place_of(host))
+        self._enter(host, "connect", place_of(host))
         node = self._reach(host, self._cancel)
         with self._lock:
             self._nodes[host.name] = node
@@ -295,11 +278,6 @@ class Provisioner:
             return self._bundle
 
 
-def _place_of(host: Host) -> str:
-    """Where a host is, for the user."""
-    return f"Slurm job {host.job}" if host.job else host.ssh_host or "this machine"
-
-
 @dataclass(frozen=True)
 class _Event:
     host: str
@@ -322,16 +300,3 @@ def combine(errors: Mapping[str, TianJiError], num_hosts: int) -> TianJiError:
     others = "".join(f"\n    {error}" for error in causes.values())
     what = f"{len(causes)} of {num_hosts} hosts could not be made ready{others}"
     return type(first)(what, where=", ".join(causes), fix=first.fix)
-
-
-def with_address(host: Host, node: Node) -> Host:
-    """Sets the data-plane address of a host if the inventory gives none."""
-    if host.address or not node.is_remote:
-        return host
-    if node.access.jump:
-        raise ConfigError(
-            "behind a jump host, TianJi cannot guess how other hosts reach it",
-            where=host.name,
-            fix="add `address:` to the inventory",
-        )
-    return msgspec.structs.replace(host, address=node.access.address)

@@ -19,7 +19,7 @@ from engine.errors import CleanupError, TianJiError
 from engine.supervision.host_state import MAX_STATE_BYTES, STATE_NAME, HostState, state_of_bytes
 from engine.supervision.run_inspector import Findings
 from tianji_cli.connectors.base import Node
-from tianji_cli.provisioning.provision import Connect, connect
+from tianji_cli.provisioning.reaching import Connect, connect
 from tianji_cli.runs.host_control import end_part, look_at_part, remove_part
 from tianji_cli.runs.mirror import fetch
 from tianji_cli.storage.consent import NOBODY, Consent

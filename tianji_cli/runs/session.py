@@ -34,14 +34,13 @@ from tianji_cli.planning.resources import (
 from tianji_cli.planning.wiring import HostSetup, ways_of, wire
 from tianji_cli.provisioning.own_modules import OwnModules, find_modules
 from tianji_cli.provisioning.provision import (
-    Connect,
     Phase,
     Provisioner,
     ProvisionRequest,
     ReadyHost,
-    connect,
 )
 from tianji_cli.provisioning.reachability import Reachable, require_ways
+from tianji_cli.provisioning.reaching import Connect, connect
 from tianji_cli.provisioning.shipping import claim_directory, make_run_directories
 from tianji_cli.runs.controller import Controller, HostReady
 from tianji_cli.runs.host_control import end_part, remove_part
@@ -90,6 +89,7 @@ class RunSession:
         plan: The plan.
         paths: Its directory: claimed by this command, and empty.
         is_automatic: Whether its name is automatic.
+        reach: Makes connections: see `Reach`.
         detaches: Return once training has started.
         resume_point: The checkpoint that it resumes, if any.
         weights_source: Where it takes initial weights from, if it does.

@@ -114,6 +114,8 @@ def _words(value: object) -> Iterator[str]:
 def _way_to(host: Host) -> str:
     if host.connection == "slurm":
         return f"a step of Slurm job {host.job}"
+    if host.connection == "ray":
+        return f"as a driver of Ray cluster {(host.ray and host.ray.address) or '$RAY_ADDRESS'}"
     user = f"{host.user}@" if host.user else ""
     port = f":{host.port}" if host.port else ""
     return f"ssh {user}{host.ssh_host}{port}"

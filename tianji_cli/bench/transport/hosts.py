@@ -33,8 +33,8 @@ from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.base import Connection, Node
 from tianji_cli.provisioning.bundle import make_bundle, pinned_constraints, source_root
 from tianji_cli.provisioning.environment import find_interpreter
-from tianji_cli.provisioning.provision import Connect, connect, with_address
 from tianji_cli.provisioning.reachability import endpoint_text
+from tianji_cli.provisioning.reaching import Connect, connect, with_address
 from tianji_cli.provisioning.shipping import ship
 from tianji_cli.provisioning.verification import look_at_bundle
 from tianji_cli.storage.deployment import HostPart

@@ -1,0 +1,37 @@
+"""A Ray of two nodes for all tests that need one; they are skipped where it is not installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+
+import pytest
+
+from tests.helpers.histories import check_histories
+from tests.helpers.lab_fixtures import lab_of
+from tests.helpers.lab_kit import RESULTS
+from tests.helpers.ray_kit import RayKit
+
+
+@pytest.fixture(scope="session")
+def ray_of_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayKit]:
+    """Started once; its hosts are its own."""
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("no Ray here: pip install --constraint constraints.txt 'ray[default]'")
+    for lab in lab_of(2, tmp_path_factory.mktemp("ray") / "lab"):
+        kit = RayKit(lab)
+        try:
+            kit.start()
+            yield kit
+        finally:
+            kit.stop()
+
+
+@pytest.fixture
+def ray_cluster(ray_of_session: RayKit) -> Iterator[RayKit]:
+    """Both nodes alive and empty before each test, after which every run tells a possible
+    history."""
+    kit = ray_of_session
+    yield kit
+    check_histories(kit.seen_from_here(kit.first, RESULTS))
+    kit.forget()
