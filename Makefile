@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run test test-lab test-slow fault-table space-table reference chaos ends fuzz check fmt clean
+.PHONY: help setup run test test-lab test-slow test-gpu fault-table space-table reference chaos ends fuzz check fmt clean
 SECONDS_EACH ?= 60
 SEED ?= 1
 ROUNDS ?= 200
@@ -35,6 +35,9 @@ test-lab: setup ## Run the tests on real sshd hosts (Linux, root)
 
 test-slow: setup ## Run the slow tests: real compilers, resumed and stuck runs, soak tests, bad networks
 	$(BIN)/python -m pytest -m slow
+
+test-gpu: setup ## Prove and measure on one GPU, in eight minutes at most; says so without one
+	$(BIN)/python -m tests.gpu
 
 fault-table: setup ## Run all fault tests (root) and write the table in docs/reliability.md
 	$(BIN)/python -m pytest -m 'not matrix' --fault-rows tests/faults/observed.jsonl \

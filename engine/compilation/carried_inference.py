@@ -53,6 +53,11 @@ class CarriedInference(PolicyInference):
         self._replay: Callable[[], None] | None = None
         self._mirrors: tuple[PinnedFields, PinnedFields] | None = None
 
+    @property
+    def has_graph(self) -> bool:
+        """Whether acting was recorded."""
+        return self._replay is not None
+
     def load(self, values: npt.NDArray[np.float32]) -> None:
         with self._stream.use():
             super().load(values)

@@ -38,6 +38,11 @@ class GraphedSteps:
         self._graph: _StepGraph | None = None
         self._is_eager = False
 
+    @property
+    def has_graph(self) -> bool:
+        """Whether steps were recorded."""
+        return self._graph is not None
+
     def take(
         self,
         state: Trainable,
