@@ -11,7 +11,12 @@ from tianji_cli.config.inventory import Host, Inventory
 from tianji_cli.config.lookup import find_file
 from tianji_cli.planning.devices import deal_devices, planned_device
 from tianji_cli.planning.plan import Plan, make_plan
-from tianji_cli.planning.resources import HostResources, resources_of, words_of_devices
+from tianji_cli.planning.resources import (
+    HostResources,
+    cores_wanted,
+    resources_of,
+    words_of_devices,
+)
 
 TWO = ("cuda:0", "cuda:1")
 
@@ -128,3 +133,13 @@ def test_a_plan_says_what_is_known_before_the_host_is_asked(settings, given, wor
     made = plan(*settings, on=(host(**given),))
     of_learner = next(p for p in made.placements if "learner-0" in p.roles)
     assert planned_device(of_learner, made, made.hosts[0]) == words
+
+
+def test_a_learner_on_a_device_has_a_core_for_its_loop_and_one_for_its_updates():
+    on_host, on_device = (
+        plan("learner.threads=2", *more) for more in ((), ("learner.device=cuda",))
+    )
+    assert cores_wanted(on_host)["learner-0"] == 2
+    assert cores_wanted(on_device)["learner-0"] == 3
+    assert cores_wanted(on_device)["actor-0"] == 1
+    assert cores_wanted(plan("policy=gpu-only", "actors=1"))["loop-0"] == 1

@@ -88,6 +88,14 @@ def device_of(placement: Placement, devices: Mapping[str, str]) -> str:
     return next((devices[role] for role in ordered if role in devices), CPU)
 
 
+def has_update_thread(placement: Placement, plan: Plan, host: Host) -> bool:
+    """Whether a process updates on a device, beside its loop."""
+    return not plan.graph.cut.is_on_device and any(
+        role_of(role) == "learner" and wish_of(role, plan, placement, host) != CPU
+        for role in placement.roles
+    )
+
+
 def planned_device(placement: Placement, plan: Plan, host: Host) -> str:
     """Where a process computes as far as that is known before the host is asked, as text; empty for
     the processor."""

@@ -15,7 +15,7 @@ from engine.control_protocol import Launch
 from engine.devices.visible import CPU
 from engine.wording import is_or_are, plural
 from tianji_cli.config.inventory import Host
-from tianji_cli.planning.devices import deal_devices, device_of
+from tianji_cli.planning.devices import deal_devices, device_of, has_update_thread
 from tianji_cli.planning.placement import COMPUTING, Placement
 from tianji_cli.planning.plan import Plan
 
@@ -116,11 +116,14 @@ def threads_of(plan: Plan) -> dict[str, int]:
 
 
 def cores_wanted(plan: Plan) -> dict[str, int]:
-    """Cores for each process: as many as it has threads, of arithmetic or of environments."""
+    """Cores for each process: as many as it has threads, of arithmetic or of environments, and one
+    more for the updates of a learner on a device, which its loop does not wait for."""
     steps = "environment" if plan.graph.cut.has_remote_env else "actor"
     of_envs = plan.experiment.env.num_threads
+    hosts = {host.name: host for host in plan.hosts}
     return {
-        item.process: max(threads, of_envs) if _plays(item, (steps,)) else threads
+        item.process: (max(threads, of_envs) if _plays(item, (steps,)) else threads)
+        + has_update_thread(item, plan, hosts[item.host])
         for item, threads in zip(plan.placements, threads_of(plan).values(), strict=True)
     }
 

@@ -28,7 +28,7 @@ NETWORKS = {
     "gru": NetworkSpec(hidden_sizes=(8,), core=CoreSpec(name="gru", size=5)),
 }
 PAIRS = [
-    (name, network)
+    pytest.param(name, network, marks=[pytest.mark.slow] if network == "plain" else [])
     for name in ("ppo", "impala", "dqn", "sac", "td3")
     for network in NETWORKS
     if network != "gru" or name in ("ppo", "impala", "dqn")
@@ -99,6 +99,7 @@ def read_as_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.Tensor, name, read(getattr(torch.Tensor, name)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["plain", "gru"])
 @pytest.mark.parametrize("name", ["ppo", "impala", "dqn"])
 def test_a_whole_update_stays_on_its_device(name: str, network: str, monkeypatch):
