@@ -55,8 +55,9 @@ def test_the_curve_is_that_of_all_runs_until_each_was_left(chain: list[RunPaths]
     assert not any("cannot be read" in warning for warning in examined.warnings)
 
 
-def test_the_page_shows_where_it_goes_on(chain: list[RunPaths]):
+def test_the_page_shows_where_it_goes_on(chain: list[RunPaths], request: pytest.FixtureRequest):
     text = write_report(chain[1:2], None).report.read_text()
+    request.getfixturevalue("without_drawing")
     assert "resumed" in text
     assert "resumed" not in write_report(chain[:1], None).report.read_text()
 
@@ -69,6 +70,7 @@ def test_without_the_run_before_the_report_is_of_what_is_there(chain: list[RunPa
     assert any("day2 is not there any more" in warning for warning in examined.warnings)
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_metrics_and_the_document_begin_with_the_first_run(chain: list[RunPaths]):
     (examined,) = examine_runs(chain[2:])
     for frame in examined.curves.metrics.values():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from tests.helpers.running import run_tianji
 from tianji_cli.commands.shell.grouped import GROUPS
@@ -55,8 +56,8 @@ def test_every_command_is_listed_once_in_a_group():
 def test_every_command_has_help():
     assert {"up", "plan", "report", "runs", "version"} <= set(commands())
     for command in commands():
-        result = run(command, "--help")
-        assert result.returncode == 0
+        result = CliRunner().invoke(app, [command, "--help"])
+        assert result.exit_code == 0
         assert "Usage:" in result.stdout
 
 

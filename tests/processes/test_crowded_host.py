@@ -1,5 +1,5 @@
-"""Hundreds of roles on one host, with tiny networks and slow environments: they start, all of them
-collect, they train, and they end. `pytest -s` shows what that costs."""
+"""Dozens of roles on one host, and hundreds, with tiny networks and slow environments: they start,
+all of them collect, they train, and they end. `pytest -s` shows what that costs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.helpers.running import EAGER, Command, rows, wait_for
 
 PATIENCE_S = 240.0
 MEASURED_S = 20.0
-FEW, FEW_MEASURED_S = 100, 3.0
+FEW, FEW_MEASURED_S = 50, 3.0
 
 
 def up(tianji: Callable[..., Command], actors: int, *more: str) -> Command:

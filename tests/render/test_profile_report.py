@@ -82,6 +82,7 @@ def test_every_section_looks_different_also_in_print():
     assert len(set(LOOK.values())) == len(LOOK)
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_a_profiled_run_has_figure_section_and_document(tmp_path: Path):
     paths = write_synthetic_run(tmp_path / "run")
     assert "profile" not in {path.stem for path in write_report([paths], None).figures}
@@ -95,6 +96,7 @@ def test_a_profiled_run_has_figure_section_and_document(tmp_path: Path):
     assert [role.role for role in told] == ["actor-9", "actor-10", "learner-0"]
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_several_runs_are_compared_in_tables_only(tmp_path: Path):
     both = [write_synthetic_run(tmp_path / name) for name in ("a", "b")]
     for paths in both:

@@ -205,6 +205,7 @@ def test_json_is_one_document_on_standard_output(
     assert document["runs"][0]["rebuilt"]["samples_trained"] == 384000
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_tables_go_to_standard_output_and_warnings_do_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -257,7 +257,7 @@ EPISODE = (
 @pytest.mark.parametrize("line", [EPISODE, b"\n", EPISODE.replace(b"1.0", b"null")])
 def test_a_small_packed_table_stands_for_no_large_one(line: bytes, tmp_path: Path) -> None:
     with gzip.open(tmp_path / "episodes.jsonl.gz", "wb", 9) as file:
-        for _ in range(128):
+        for _ in range(48):
             file.write(line * (2**20 // len(line)))
     began_s = time.monotonic()
     with pytest.raises(ConfigError, match=r"come out of it|not a row"):
@@ -269,7 +269,8 @@ def test_a_directory_may_have_any_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:
     names = ["$\\frac{$", "$x^2$", "\udcfc\udcef", "a\x1b[2Jb\nc", "<script>", "%s{}"]
-    original, results = write_synthetic_run(tmp_path / "original").root, tmp_path / "results"
+    original = write_synthetic_run(tmp_path / "original", num_batches=30).root
+    results = tmp_path / "results"
     roots = [Path(shutil.copytree(original, results / name)) for name in names]
     found = write_report([RunPaths(root) for root in roots], tmp_path / "out")  # with all names
     request.getfixturevalue("without_drawing")  # a figure of one run names none

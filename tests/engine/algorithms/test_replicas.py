@@ -14,6 +14,7 @@ from torch import Tensor
 
 from engine.algorithms.base import Algorithm, Batch, EnvSlice, LearnerState, Spaces
 from engine.algorithms.continuous_control import ContinuousControl
+from engine.algorithms.impala import Impala
 from engine.algorithms.networks import RunningStatistics
 from engine.algorithms.registry import make_algorithm
 from engine.algorithms.replicas import SingleReplica, minibatch_rows
@@ -143,8 +144,10 @@ def make_samples(algorithm: Algorithm, num_batch: int) -> dict[str, Tensor]:
 
 
 def batches_of(algorithm: Algorithm) -> list[dict[str, Tensor]]:
+    """Enough to learn something: IMPALA takes one step for each, others ten or twelve."""
     make = make_samples if algorithm.samples().samples_replay else make_batch
-    return [make(algorithm, number) for number in range(20)]
+    count = 20 if isinstance(algorithm, Impala) else 8
+    return [make(algorithm, number) for number in range(count)]
 
 
 def share_of(batch: Batch, rank: int, shares: tuple[int, ...]) -> dict[str, Tensor]:
