@@ -33,13 +33,14 @@ from tests.helpers.running import summary_of_up
 from tests.helpers.space_table import ALGORITHMS, POLICIES, Case, Trained, write_table
 
 ENV_STEPS = 400
+REPLAYED = "{batch_size: 16, updates_per_batch: 4, min_replay_size: 64, replay_ratio: 3}"
 SIZES = {
     "ppo": "{batch_steps: 64, minibatch_steps: 32, num_epochs: 2}",
     "impala": "{batch_steps: 64}",
-    "dqn": "{batch_size: 16, updates_per_batch: 4, min_replay_size: 64}",
-    "apex": "{batch_size: 16, updates_per_batch: 4, min_replay_size: 64}",
-    "sac": "{batch_size: 16, updates_per_batch: 4, min_replay_size: 64, replay_ratio: 8}",
-    "td3": "{batch_size: 16, updates_per_batch: 4, min_replay_size: 64, replay_ratio: 8}",
+    "dqn": REPLAYED,
+    "apex": REPLAYED,
+    "sac": REPLAYED,
+    "td3": REPLAYED,
 }
 DISCRETE = ("discrete", "discrete with start")
 """Actions of which Q-learning chooses the best one."""

@@ -142,14 +142,14 @@ def test_every_pair_can_be_run_or_is_refused_for_a_documented_reason(
         assert sum(part.samples.num_envs for part in parts) == samples.replay.batch_size
 
 
-OFTEN = "replay_ratio=4"
+REPLAYED = ("batch_size=16", "updates_per_batch=4", "min_replay_size=64", "replay_ratio=3")
 TINY = {
     "acrobot_ppo": ("batch_steps=64", "minibatch_steps=32", "num_epochs=2"),
     "cartpole_impala": ("batch_steps=64",),
-    "cartpole_dqn": ("batch_size=16", "updates_per_batch=4", "min_replay_size=64"),
-    "cartpole_apex": ("batch_size=16", "updates_per_batch=4", "min_replay_size=64"),
-    "pendulum_sac": ("batch_size=16", "updates_per_batch=4", "min_replay_size=64", OFTEN),
-    "pendulum_td3": ("batch_size=16", "updates_per_batch=4", "min_replay_size=64", OFTEN),
+    "cartpole_dqn": REPLAYED,
+    "cartpole_apex": REPLAYED,
+    "pendulum_sac": REPLAYED,
+    "pendulum_td3": REPLAYED,
 }
 """One experiment of each algorithm; the first normalises observations."""
 
