@@ -48,6 +48,7 @@ from engine.spec import EnvSpec, Experiment, StalenessSpec
 from engine.testing import make_experiment, make_rollout, only
 from tests.helpers.engine.functional_steps import FunctionalTaker
 from tests.helpers.paths import REPOSITORY
+from tests.helpers.warm.start import PROGRAM
 
 TOLERANCE = 1e-5
 ROOT = REPOSITORY
@@ -531,7 +532,7 @@ sys.stdin.read()
 @pytest.mark.processes
 def test_a_killed_learner_takes_its_compiler_with_it(tmp_path: Path):
     learner = subprocess.Popen(
-        [sys.executable, "-c", LEARNER, msgspec.json.encode(ppo()).decode()],
+        [sys.executable, "-m", PROGRAM, LEARNER, msgspec.json.encode(ppo()).decode()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -30,6 +30,7 @@ from engine.trace.checkpoint_file import (
 )
 from tests.helpers.engine.small_learners import ALGORITHMS, batch_of, experiment
 from tests.helpers.paths import REPOSITORY
+from tests.helpers.warm.start import PROGRAM
 
 COUNTERS = RunCounters(elapsed_s=1.5, env_steps_collected=120, env_steps_consumed=100)
 
@@ -273,7 +274,7 @@ def test_what_a_killed_writer_said_was_written_is_there(tmp_path: Path, blueprin
     for attempt in range(3):
         directory = tmp_path / str(attempt)
         with subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(directory)],
+            [sys.executable, "-m", PROGRAM, WRITER, str(directory)],
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": path},

@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = ("engine", "tianji_cli")
+PROGRAM = "tests.helpers.warm.program"
 WORKER = "tests.helpers.warm.worker"
 WORKER_STARTS = ["-u", "-c", "import sys;exec(eval(sys.stdin.readline()))"]
 """The words with which pytest-xdist starts a worker (execnet's `popen_bootstrapline`)."""
@@ -88,9 +89,11 @@ def module_of(words: Sequence[str]) -> tuple[str, list[str], bool] | None:
         return WORKER, [], True
     searches_directory = words[1:2] != ["-P"]
     rest = words[1:] if searches_directory else words[2:]
-    if rest[:1] != ["-m"] or rest[1].partition(".")[0] not in PACKAGES:
+    if rest[:1] != ["-m"]:
         return None
     module, *arguments = rest[1:]
+    if module.partition(".")[0] not in PACKAGES and module != PROGRAM:
+        return None
     if module == _TETHER and arguments[2] not in _TETHERED:
         return None
     return module, arguments, searches_directory
