@@ -29,10 +29,18 @@ _before_pinning: set[int] = set()
 
 
 def allowed_cores(limit: int | None = None) -> tuple[int, ...]:
-    """Numbers of the cores that this process may use, at most `limit`; empty if unknown."""
+    """Numbers of the cores that this process may use, at most `limit`; empty if unknown.
+
+    Of more than `limit`, the least busy ones: runs that share a host, or a node on which Slurm
+    binds no job to its cores, then do not all take the first ones.
+    """
     if not hasattr(os, "sched_getaffinity"):
         return ()
-    return tuple(sorted(os.sched_getaffinity(0)))[:limit]
+    cores = sorted(os.sched_getaffinity(0))
+    if limit is None or limit >= len(cores):
+        return tuple(cores)
+    busy = dict(enumerate(psutil.cpu_percent(interval=LOOK_S, percpu=True)))
+    return tuple(sorted(sorted(cores, key=lambda core: busy.get(core, 0.0))[:limit]))
 
 
 def idle_cores(cores: Sequence[int], over_s: float = LOOK_S) -> tuple[int, ...]:

@@ -118,16 +118,23 @@ class SlurmKit(LabKit):
         number = self.call("sbatch", "--parsable", "--output=/root/%j.out", *options, path)
         return Job(self.seen_from_here(self.first, f"{RESULTS}/{run}"), self, number)
 
-    def up(self, *arguments: str, run: str, options: Sequence[str] = ("--nodes=4",)) -> Job:
+    def up(
+        self,
+        *arguments: str,
+        run: str,
+        options: Sequence[str] = ("--nodes=4",),
+        before: str = "true",
+    ) -> Job:
         """A job that becomes `tianji up --slurm`.
 
         Args:
             arguments: Of `up`.
             run: Its name.
             options: Of `sbatch`; the first host must be among its nodes.
+            before: A line of the script that is run first.
         """
         line = self.tianji_line("up", "--slurm", *arguments, "--name", run, "--results", RESULTS)
-        return self.submit(f"exec env {line}", *options, run=run)
+        return self.submit(f"{before}\nexec env {line}", *options, run=run)
 
     def kill_up(self) -> None:
         """Kills the command of a job, which is the only one that runs on the first host."""

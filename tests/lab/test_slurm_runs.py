@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from engine.devices.visible import PRETENDED
 from tests.helpers.lab_kit import RESULTS
 from tests.helpers.slurm_kit import Job, SlurmKit
 from tests.helpers.ssh_kit import SHORT, wait_until
@@ -87,9 +88,16 @@ def test_a_node_fails_and_then_the_command_and_another_job_goes_on(slurm: SlurmK
     wait_until(lambda: not any(of_runs(slurm, host) for host in others), 5, "no role is left")
     assert before.wait(30) == "FAILED"
 
-    settings = ("--resume", "before", "-s", "stop.seconds=null", "-s", "stop.return_threshold=150")
-    after = slurm.up(*settings, run="after", options=("--nodes=3", f"--nodelist={first}"))
+    settings = ("-s", "stop.seconds=null", "-s", "stop.return_threshold=150")
+    down = slurm.tianji_line("down", "before", "--results", RESULTS)
+    after = slurm.up(
+        *("--resume", "before", *settings),
+        run="after",
+        options=("--nodes=3", f"--nodelist={first}"),
+        before=f"env {down}",
+    )
     assert after.wait(120) == "COMPLETED", after.said
+    assert all(f"{host}: nothing is left" in after.said for host in others)
     assert "resumes before from version" in after.said
     assert after.summary["num_hosts"] == 3
     assert_learnt(after, 150.0)
@@ -114,10 +122,11 @@ def test_the_learner_is_on_a_node_and_an_actor_behind_ssh(slurm: SlurmKit) -> No
 
 
 def test_roles_see_the_gpus_of_their_job_and_no_others(slurm: SlurmKit) -> None:
-    """Of a node's two GPUs another job has the first."""
+    """Of a node's two GPUs another job has the first. PyTorch is told to find one, which there is
+    not."""
     options = ("--nodes=1", "--gpus-per-node=1", "--cpus-per-task=1", f"--nodelist={slurm.first}")
     other = slurm.submit("sleep 120", *options)
-    job = slurm.up(*ENDLESS, run="gpu", options=options)
+    job = slurm.up(*ENDLESS, run="gpu", options=options, before=f"export {PRETENDED}=cpu:0")
     job.wait_for_training()
     assert other.state == "RUNNING"
     for role in ("learner-0", "actor-0"):

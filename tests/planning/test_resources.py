@@ -109,7 +109,9 @@ def test_busy_cores_are_left_alone(monkeypatch: pytest.MonkeyPatch):
     busy = [3.0, 97.0, 0.0, 25.0]
     monkeypatch.setattr(engine_cores.psutil, "cpu_percent", lambda interval, percpu: busy)
     assert engine_cores.idle_cores((0, 1, 2, 3, 9)) == (0, 2)
-    assert len(engine_cores.allowed_cores(1)) == 1
+    monkeypatch.setattr(engine_cores.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    assert engine_cores.allowed_cores(2) == (0, 2)
+    assert engine_cores.allowed_cores(9) == (0, 1, 2, 3)
 
 
 PINNED = """

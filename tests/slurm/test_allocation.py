@@ -79,9 +79,10 @@ def test_a_file_says_more_of_the_nodes_and_names_other_hosts(
     [
         ("tj2: {connection: slurm}", "Slurm job 23 has no such node"),
         ("tj1: {connection: slurm, gpus: [1]}", "names GPU 1; the job has 1 there"),
+        ("tj1: {connection: slurm, env: {KEY: hidden}}", "KEY: srun would carry"),
     ],
 )
-def test_what_the_job_lacks_is_refused_by_name(
+def test_what_a_node_cannot_have_is_refused_by_name(
     tmp_path: Path, allocation: Allocation, entry: str, what: str
 ) -> None:
     path = tmp_path / "hosts.yaml"
@@ -89,6 +90,7 @@ def test_what_the_job_lacks_is_refused_by_name(
     with pytest.raises(ConfigError, match=what) as caught:
         with_allocation(load_inventory(path), allocation)
     assert caught.value.where.endswith(entry[:3])
+    assert "hidden" not in str(caught.value)
 
 
 def test_a_node_that_is_down_is_refused_with_a_way_on(allocation: Allocation) -> None:

@@ -73,7 +73,7 @@ class HostSpec(Spec, frozen=True, kw_only=True):
     workdir: str | None = None
     """Directory of TianJi on the host; default: `~/.tianji`."""
     env: dict[str, str | int | float] = msgspec.field(default_factory=dict)
-    """Environment variables for the roles."""
+    """Environment variables for the roles; not for nodes of Slurm, which have those of the job."""
     gpus: tuple[NonNegativeInt, ...] | None = None
     """Numbers of the GPUs that the roles may use; default: all, in a Slurm job those of the job,
     on Ray none: as many are reserved as the highest number needs."""

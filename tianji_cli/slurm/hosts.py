@@ -174,6 +174,12 @@ def _completed(host: Host, node: AllocatedNode | None, allocation: Allocation, s
             where=where,
             fix=f"its nodes: {words_of(allocation.names)}",
         )
+    if host.env:
+        raise ConfigError(
+            f"`env` names {', '.join(host.env)}: srun would carry the values as plain text",
+            where=where,
+            fix="export variables in the job's script instead, and give `env` to other hosts only",
+        )
     if node.problem:
         raise HostUnreachableError(
             f"Slurm has the node as {node.problem}",
