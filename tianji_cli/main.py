@@ -29,6 +29,14 @@ from tianji_cli.commands.options import (
     optional,
     output_of,
 )
+from tianji_cli.commands.planning.plan_options import (
+    ClusterOption,
+    FromOption,
+    PlotOption,
+    SimulateOption,
+    refuse_with_simulate,
+    refuse_without_simulate,
+)
 from tianji_cli.commands.report import ArchiveOption, OutOption, PdfOption
 from tianji_cli.commands.shell.grouped import GroupedCommands
 from tianji_cli.commands.start import start_options
@@ -114,7 +122,7 @@ def up(
     results: ResultsOption = Path("results"),
 ) -> None:
     """Run an experiment: start its processes, train, collect traces."""
-    from tianji_cli.commands.plan import show_plan
+    from tianji_cli.commands.planning.plan import show_plan
     from tianji_cli.commands.run_request import UpRequest
     from tianji_cli.commands.up import check_only
     from tianji_cli.commands.up import up as run_command
@@ -158,12 +166,18 @@ def plan(
             "--svg", metavar="FILE", help="Also write it as a drawing.", show_default=False
         ),
     ] = None,
+    simulate: SimulateOption = None,
+    measured: FromOption = None,
+    cluster: ClusterOption = None,
+    plot: PlotOption = None,
     trust: TrustOption = False,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Show what the network gets and chooses, and which processes `up` would start, and where."""
-    from tianji_cli.commands.plan import draw_plan, show_plan
-    from tianji_cli.commands.run_request import UpRequest, load
+    """Show what the network gets and chooses, and which processes `up` would start, and where; or
+    simulate a run on other hosts."""
+    from tianji_cli.commands.planning.plan import plan_command
+    from tianji_cli.commands.planning.simulate import SimulateRequest, simulate_command
+    from tianji_cli.commands.run_request import UpRequest
 
     request = UpRequest(
         inventory,
@@ -176,12 +190,13 @@ def plan(
         policy=policy,
         uses_slurm=slurm,
     )
-    output = output_of(context)
-    found = load(request, output)
-    if svg is not None:
-        draw_plan(found.plan, svg)
-    show_plan(found, output)
-    found.tell(output)
+    if simulate is None:
+        refuse_without_simulate(measured, cluster, plot)
+        plan_command(request, svg, output_of(context))
+        return
+    refuse_with_simulate(request, svg)
+    wanted = SimulateRequest(simulate, measured, cluster, plot, request)
+    simulate_command(wanted, output_of(context))
 
 
 app.command(epilog=EVERYWHERE, short_help="Check that hosts are ready for a run; suggest fixes.")(

@@ -13,7 +13,7 @@ from engine.clock import Clock
 from engine.errors import ConfigError
 from engine.executors.replay_saver import ReplaySaver, ReplaySnapshot, SavedReplay, random_state
 from engine.executors.rollout_queue import forget_actor
-from engine.replay.limiter import RateLimiter, RoundLimiter, least_tolerance
+from engine.replay.limiter import RateLimiter, make_limiter
 from engine.replay.prioritized import PrioritizedSampler
 from engine.replay.sampler import Sampler, UniformSampler
 from engine.replay.sequences import SequenceStore
@@ -36,29 +36,17 @@ from engine.wire.arena import Arena
 from engine.wire.codec import allocate_framed
 
 
-def make_limiter(blueprint: Blueprint) -> RateLimiter:
-    """A limiter with room for every actor to collect while two batches are trained; if actors are
-    synchronized, a round is one rollout of each."""
+def limiter_of(blueprint: Blueprint) -> RateLimiter:
+    """The limiter of a replay buffer of this run."""
     request = blueprint.replay
     assert request is not None
-    rollout_steps = blueprint.layout.num_steps * blueprint.layout.num_envs
-    batch = request.samples_per_batch
-    if blueprint.keeps_in_step:
-        return RoundLimiter(
-            ratio=request.replay_ratio,
-            min_size=request.min_size,
-            batch_samples=batch,
-            rollout_steps=rollout_steps,
-            rollouts_per_round=blueprint.num_actors,
-        )
-    least = least_tolerance(request.replay_ratio, batch, rollout_steps)
-    per_actor = request.replay_ratio * rollout_steps
-    return RateLimiter(
+    return make_limiter(
         ratio=request.replay_ratio,
         min_size=request.min_size,
-        batch_samples=batch,
-        rollout_steps=rollout_steps,
-        tolerance=least + batch + per_actor * blueprint.num_actors,
+        batch_samples=request.samples_per_batch,
+        rollout_steps=blueprint.layout.num_steps * blueprint.layout.num_envs,
+        num_actors=blueprint.num_actors,
+        keeps_in_step=blueprint.keeps_in_step,
     )
 
 

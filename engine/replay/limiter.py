@@ -218,3 +218,38 @@ class RoundLimiter(RateLimiter):
     def _owes_batch(self) -> bool:
         has_enough = self.inserted >= max(self._min_size, 1)
         return has_enough and self.error >= self._batch_samples
+
+
+def make_limiter(
+    *,
+    ratio: float,
+    min_size: int,
+    batch_samples: int,
+    rollout_steps: int,
+    num_actors: int,
+    keeps_in_step: bool,
+) -> RateLimiter:
+    """A limiter with room for every actor to collect while two batches are trained; if actors are
+    synchronized, a round is one rollout of each.
+
+    Args:
+        ratio, min_size, batch_samples, rollout_steps: See `RateLimiter`.
+        num_actors: Actors that send to the store.
+        keeps_in_step: Whether they use only the newest weights.
+    """
+    if keeps_in_step:
+        return RoundLimiter(
+            ratio=ratio,
+            min_size=min_size,
+            batch_samples=batch_samples,
+            rollout_steps=rollout_steps,
+            rollouts_per_round=num_actors,
+        )
+    least = least_tolerance(ratio, batch_samples, rollout_steps)
+    return RateLimiter(
+        ratio=ratio,
+        min_size=min_size,
+        batch_samples=batch_samples,
+        rollout_steps=rollout_steps,
+        tolerance=least + batch_samples + ratio * rollout_steps * num_actors,
+    )

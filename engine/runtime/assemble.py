@@ -24,7 +24,7 @@ from engine.executors.on_device.memory import FusedMemory, StagedMemory
 from engine.executors.on_device.replay_buffer import DeviceReplayExecutor
 from engine.executors.reducer import ReducerExecutor
 from engine.executors.remote_env import EnvironmentExecutor
-from engine.executors.replay_buffer import ReplayExecutor, make_limiter
+from engine.executors.replay_buffer import ReplayExecutor, limiter_of
 from engine.executors.rollout_queue import QueueExecutor
 from engine.messages import COORDINATOR, role_of
 from engine.progress import Progress, RunCounters, steps_left
@@ -203,7 +203,7 @@ def _host_buffer(index: int, run: Assembly, blueprint: Blueprint) -> RoleInstanc
     executor = _replay_executor(index, run, blueprint)
     store = ReplayBufferRole(
         index,
-        make_limiter(blueprint),
+        limiter_of(blueprint),
         blueprint.replay.capacity,
         steps_left(experiment.stop.env_steps if is_alone else None, resumed),
         run.version,

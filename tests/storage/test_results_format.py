@@ -27,7 +27,7 @@ from tianji_cli.commands.fetch import FetchDocument, HostFetched
 from tianji_cli.commands.lab import LabDownDocument
 from tianji_cli.commands.logs import LogsDocument, RoleLog
 from tianji_cli.commands.outcome import DetachedDocument
-from tianji_cli.commands.plan import PlanDocument, PlannedChannel, PlannedWeights
+from tianji_cli.commands.planning.plan import PlanDocument, PlannedChannel, PlannedWeights
 from tianji_cli.commands.report_document import ReportDocument, RunReport, WrongFigure
 from tianji_cli.commands.runs_delete import DeletedDocument, DeletedRun
 from tianji_cli.commands.status import RoleStatus, StatusDocument

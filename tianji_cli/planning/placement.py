@@ -2,10 +2,11 @@
 
 `roles` of the inventory are followed. For the rest: learner, buffer, evaluator and coordinator are
 on the host with most GPUs (the first host if none has any), actors in turn on the other hosts, or
-on all hosts if there is only one or if the others are assigned by name. Several compute groups are
-placed on hosts in turn; their reducer is beside the coordinator. With more hosts than groups, each
-group has several hosts, and its actors are on those without its learner. If the inventory states
-`cores`, actors and groups are placed in proportion to them.
+on all hosts if there is only one or if the others are assigned by name. Environments that are
+stepped in processes of their own are spread like actors. Several compute groups are placed on hosts
+in turn; their reducer is beside the coordinator. With more hosts than groups, each group has
+several hosts, and its actors are on those without its learner. If the inventory states `cores`,
+actors and groups are placed in proportion to them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from tianji_cli.config.inventory import Host, Inventory
 
 COMPUTING = ("actor", "learner", "environment")
 """Roles that keep a core busy."""
-_RANK = ("learner", "buffer", "evaluator", "actor")
+_RANK = ("learner", "buffer", "evaluator", "actor", "environment")
+_DEALT = ("actor", "environment")
+"""Kinds of processes that are spread over hosts; of the others each is on the head."""
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -158,7 +161,7 @@ def actors_for_all(
         inventory: The hosts.
         is_joint: Whether each actor has a learner of its own, which updates with the others.
     """
-    has_actors = any(_kind_of(process) == "actor" for process in processes)
+    has_actors = any(_kind_of(process) in _DEALT for process in processes)
     hosts = [host for host in inventory.hosts if host.roles is None]
     if len(hosts) < len(inventory.hosts) or not (has_actors or is_joint):
         return 0
@@ -191,7 +194,7 @@ def _hosts_for(kind: str, count: int, hosts: Sequence[Host], head: Host, source:
     if named:
         return named
     free = [host for host in hosts if host.roles is None]
-    if kind != "actor":
+    if kind not in _DEALT:
         if head.roles is not None and free:
             return [free[0].name] * count
         return [head.name] * count

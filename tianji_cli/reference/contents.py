@@ -14,6 +14,7 @@ from tianji_cli.bench.study.spec import Study
 from tianji_cli.bench.tasks.from_experiment import TaskBase
 from tianji_cli.bench.tasks.suite import Suite, Task
 from tianji_cli.bench.transport.suite import TransportSuite
+from tianji_cli.config.cluster import ClusterSpec
 from tianji_cli.config.inventory_schema import GroupSpec, HostSpec, InventoryFile
 from tianji_cli.reference.keys import Section, Source, sections_of
 from tianji_cli.reference.rows import ListedRow
@@ -39,7 +40,7 @@ class Chapter(msgspec.Struct, frozen=True, kw_only=True):
 
 def chapters() -> list[Chapter]:
     """The whole reference. Imports PyTorch, with the algorithms."""
-    return [_experiments(), _inventories(), *_suites(), _policies()]
+    return [_experiments(), _inventories(), _clusters(), *_suites(), _policies()]
 
 
 def _experiments() -> Chapter:
@@ -110,6 +111,15 @@ def _inventories() -> Chapter:
                 ]
             )
         ),
+    )
+
+
+def _clusters() -> Chapter:
+    return Chapter(
+        title="Clusters",
+        prefix="cluster",
+        about=("Given to `tianji plan --simulate … --cluster` ([planner](planner.md)).",),
+        sections=tuple(sections_of([Source(spec=ClusterSpec, title=TOP)])),
     )
 
 

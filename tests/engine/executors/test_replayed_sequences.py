@@ -14,7 +14,7 @@ from engine.batch_shares import Sharing, share_of_replay
 from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
 from engine.executors.actor import ActorExecutor
-from engine.executors.replay_buffer import ReplayExecutor, make_limiter
+from engine.executors.replay_buffer import ReplayExecutor, limiter_of
 from engine.roles.commands import (
     CollectRollout,
     DrawSamples,
@@ -92,7 +92,7 @@ def test_the_learner_unrolls_the_values_that_the_actor_saw(core: str, burn_in_st
 
 def test_a_drawn_sequence_counts_as_all_of_its_steps():
     blueprint = make("gru", 3)
-    limiter = make_limiter(blueprint)
+    limiter = limiter_of(blueprint)
     for _ in range(30):
         ticket = limiter.admit("actor-0")
         if ticket is None:

@@ -16,7 +16,7 @@ from engine.outline import Outline, OutlinedReplay
 from engine.search_path import look_in
 from engine.trace.warm_start import TakenWeights
 from engine.wording import plural
-from tianji_cli.commands.run_request import Loaded, locate
+from tianji_cli.commands.run_request import Loaded, UpRequest, load, locate
 from tianji_cli.config.inventory import Host
 from tianji_cli.output import Output
 from tianji_cli.planning.devices import planned_device
@@ -69,6 +69,19 @@ class PlanDocument(msgspec.Struct, frozen=True, kw_only=True):
     """How learners that make every update together meet, as text."""
     init_from: PlannedWeights | None = None
     """`null` if the run starts with initial weights, or with those of a checkpoint it resumes."""
+
+
+def plan_command(request: UpRequest, svg: Path | None, output: Output) -> None:
+    """Shows what `up` would start, and draws it if that is wanted.
+
+    Raises:
+        ConfigError: A file cannot be used, or the drawing not be written.
+    """
+    found = load(request, output)
+    if svg is not None:
+        draw_plan(found.plan, svg)
+    show_plan(found, output)
+    found.tell(output)
 
 
 def show_plan(loaded: Loaded, output: Output) -> None:

@@ -1,0 +1,1 @@
+"""`tianji plan`: what `up` would start, and what a run would do on other hosts."""
