@@ -7,8 +7,8 @@ import torch
 
 from engine.blueprint import Blueprint, make_blueprint
 from engine.graph.cut import Cut
+from engine.graph.workload import GroupWork, ReplayWork, Workload
 from engine.spec import Experiment
-from engine.workload import GroupWork, ReplayWork, Workload
 
 
 def workload_of(experiment: Experiment, cut: Cut) -> Workload:

@@ -30,7 +30,6 @@ FLOORS = {
             "search_path",
             "wording",
             "outline",
-            "workload",
         ),
         ("spec", "blame", "files", "spaces"),
         ("config", "trace", "admission", "replay"),

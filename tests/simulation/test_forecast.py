@@ -13,10 +13,10 @@ from engine.errors import ConfigError
 from engine.graph.cut import Cut
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import read_policy
+from engine.graph.workload import Workload
 from engine.runtime.sizing import workload_of
 from engine.spec import Experiment
-from engine.workload import Workload
-from tianji_cli.config.cluster import ClusterSpec, NetworkSpec, SpeedSpec
+from tianji_cli.config.cluster import ClusterNetworkSpec, ClusterSpec, SpeedSpec
 from tianji_cli.config.lookup import find_file
 from tianji_cli.simulation.costs import Basis, Cost, Costs, cost_of
 from tianji_cli.simulation.forecast import Forecast, SizeForecast, forecast, pays_up_to
@@ -152,16 +152,17 @@ def test_groups_of_their_own_scale_and_their_models_meet():
 
 
 def test_learners_that_share_a_batch_each_do_their_part_and_sum_gradients():
-    slow = ClusterSpec(network=NetworkSpec(latency_ms=20.0))
+    slow = ClusterSpec(network=ClusterNetworkSpec(latency_ms=20.0))
     quick = simulated("multi-learner", (4,), update=cost_of([0.4])).sizes[0]
     late = simulated("multi-learner", (4,), update=cost_of([0.4]), cluster=slow).sizes[0]
     assert (quick.groups, quick.actors) == (4, 4)
     # A quarter of the batch each; then 5 sums (4 steps, and the agreement) of 6 hops of 20 ms.
+    assert late.limit == "gradients"
     assert 1 / late.updates_per_s - 1 / quick.updates_per_s == pytest.approx(5 * 6 * 0.02, rel=0.1)
 
 
 def test_with_remote_environments_every_step_crosses_the_network():
-    far = ClusterSpec(network=NetworkSpec(latency_ms=8.0))
+    far = ClusterSpec(network=ClusterNetworkSpec(latency_ms=8.0))
     near = simulated("single-learner-fine", (2,), *FREE).sizes[0]
     there = simulated("single-learner-fine", (2,), *FREE, cluster=far).sizes[0]
     rollout_s = [steps_of("tianji") / (size.collect_per_s or 0.0) for size in (near, there)]
@@ -182,7 +183,7 @@ def test_with_replay_the_ratio_is_kept_and_one_side_waits():
 
 
 def test_weights_that_a_slow_link_cannot_carry_to_all_limit_the_run():
-    thin = ClusterSpec(network=NetworkSpec(bandwidth_mbit_s=4.0))
+    thin = ClusterSpec(network=ClusterNetworkSpec(bandwidth_mbit_s=4.0))
     (size,) = simulated("impala", (33,), cluster=thin).sizes
     assert size.limit == "network"
     assert size.collect_per_s == pytest.approx(size.consume_per_s, rel=0.05)

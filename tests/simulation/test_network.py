@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tianji_cli.config.cluster import NetworkSpec
+from tianji_cli.config.cluster import ClusterNetworkSpec
 from tianji_cli.simulation.network import LOCAL_S, Network
 
 LEARNER, OTHER, FAR, NEAR = ("learner", "a"), ("other", "a"), ("actor", "b"), ("actor", "a")
@@ -12,7 +12,7 @@ LEARNER, OTHER, FAR, NEAR = ("learner", "a"), ("other", "a"), ("actor", "b"), ("
 
 def network(megabits: float, encryption: float = 1e6) -> Network:
     return Network(
-        NetworkSpec(bandwidth_mbit_s=megabits, latency_ms=1.0, encryption_mb_s=encryption)
+        ClusterNetworkSpec(bandwidth_mbit_s=megabits, latency_ms=1.0, encryption_mb_s=encryption)
     )
 
 

@@ -28,6 +28,7 @@ from tianji_cli.commands.lab import LabDownDocument
 from tianji_cli.commands.logs import LogsDocument, RoleLog
 from tianji_cli.commands.outcome import DetachedDocument
 from tianji_cli.commands.planning.plan import PlanDocument, PlannedChannel, PlannedWeights
+from tianji_cli.commands.planning.simulate import ForecastDocument
 from tianji_cli.commands.report_document import ReportDocument, RunReport, WrongFigure
 from tianji_cli.commands.runs_delete import DeletedDocument, DeletedRun
 from tianji_cli.commands.status import RoleStatus, StatusDocument
@@ -57,6 +58,9 @@ from tianji_cli.render.export.documents import (
     VerifiedDocument,
 )
 from tianji_cli.runs.manifest import RunManifest
+from tianji_cli.simulation.costs import Basis, Cost, Costs
+from tianji_cli.simulation.forecast import Forecast, SizeForecast
+from tianji_cli.simulation.limits import ResourceLoad
 from tianji_cli.storage.run_dir import RunPaths
 from tianji_cli.tracking.state import TrackerState
 
@@ -71,6 +75,13 @@ DOCUMENTS = [
         Placement,
         PlannedChannel,
         PlannedWeights,
+        ForecastDocument,
+        Forecast,
+        SizeForecast,
+        ResourceLoad,
+        Costs,
+        Basis,
+        Cost,
         InstalledDocument,
     ),
     *(LabDownDocument, VersionDocument, FetchDocument, HostFetched),

@@ -9,7 +9,7 @@ from engine.config.config_file import convert, read_yaml
 from engine.spec import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Spec
 
 
-class NetworkSpec(Spec, frozen=True, kw_only=True):
+class ClusterNetworkSpec(Spec, frozen=True, kw_only=True):
     """The network between the hosts."""
 
     bandwidth_mbit_s: PositiveFloat = 10_000.0
@@ -56,7 +56,7 @@ class ClusterSpec(Spec, frozen=True, kw_only=True):
     It is another experiment then: more env steps between two weights versions."""
     shared_cores: bool = False
     """Whether all hosts share the cores of one machine, as those of a lab do."""
-    network: NetworkSpec = NetworkSpec()
+    network: ClusterNetworkSpec = ClusterNetworkSpec()
     speed: SpeedSpec = SpeedSpec()
 
 

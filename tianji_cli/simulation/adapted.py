@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.errors import ConfigError
-from engine.workload import GroupWork
+from engine.graph.workload import GroupWork
 from tianji_cli.config.cluster import ClusterSpec
 from tianji_cli.simulation.costs import Cost, Costs, cost_of
 from tianji_cli.simulation.spread import Spread

@@ -106,7 +106,6 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
         merge: Of a reducer for each model.
         evaluate: Of one evaluation.
         report_s: Of the coordinator for each report.
-        notes: What had to be assumed.
     """
 
     basis: Basis
@@ -121,4 +120,3 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     merge: Cost | None
     evaluate: Cost | None
     report_s: float
-    notes: tuple[str, ...] = ()

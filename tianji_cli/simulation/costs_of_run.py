@@ -22,6 +22,8 @@ from tianji_cli.simulation.costs import Basis, Cost, Costs, cost_of
 from tianji_cli.simulation.measured import Measured
 
 ACTING = (INFERENCE, RECORDING)
+IDLE_SHARE = 0.003
+"""Of a core, used by a coordinator that hears little (docs/performance.md, an idle run)."""
 HANDLING = (SENDING, RECEIVING, CONTROL, WEIGHTS)
 
 
@@ -199,12 +201,12 @@ def _evaluate(measured: Measured) -> Cost | None:
 
 
 def _report_s(measured: Measured) -> float:
-    """Of the coordinator for each report: actors send one with each rollout, learners and buffers
-    one with each batch."""
+    """Of the coordinator for each report, beside what it does in any case: actors send one with
+    each rollout, learners and buffers one with each batch."""
     reports = len(measured.production) + 2 * len(measured.consumption)
-    if "coordinator" in measured.profile:
-        return _seconds([measured.profile["coordinator"]]) / reports
-    return measured.cpu_of("coordinator") / reports
+    known = measured.profile.get("coordinator")
+    cpu_s = known.cpu_s if known else measured.cpu_of("coordinator")
+    return max(cpu_s - IDLE_SHARE * measured.wall_s, 0.0) / reports
 
 
 def _seconds(roles: Iterable[RoleProfile], sections: Iterable[str] | None = None) -> float:

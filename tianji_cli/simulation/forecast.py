@@ -6,18 +6,18 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
 
 import msgspec
 
 from engine.errors import ConfigError
 from engine.graph.cut import Cut
+from engine.graph.workload import Workload
 from engine.spec import Experiment
-from engine.workload import Workload
+from engine.wording import plural
 from tianji_cli.config.cluster import ClusterSpec
 from tianji_cli.simulation.adapted import Adapted
 from tianji_cli.simulation.costs import Costs
-from tianji_cli.simulation.limits import Limit, Load, limit_of, loads_between, usage_of
+from tianji_cli.simulation.limits import Limit, ResourceLoad, limit_of, loads_between, usage_of
 from tianji_cli.simulation.spread import Spread, spread_over
 from tianji_cli.simulation.world import SimulatedWorld
 
@@ -63,7 +63,7 @@ class SizeForecast(msgspec.Struct, frozen=True, kw_only=True):
     collecting_share: float | None = None
     limit: Limit | None = None
     limit_words: str = ""
-    loads: tuple[Load, ...] = ()
+    loads: tuple[ResourceLoad, ...] = ()
     simulated_s: float = 0.0
     problem: str = ""
 
@@ -87,7 +87,6 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     assumptions: tuple[str, ...]
     cluster: ClusterSpec
     wall_s: float
-    kind: Literal["forecast"] = "forecast"
 
 
 def forecast(
@@ -231,7 +230,8 @@ def assumptions_of(
         f" {network.encryption_mb_s:g} MB/s encrypted by a process"
     ]
     if cluster.cores is None:
-        found.append(f"hosts of {basis.cores} cores, as that of the measured run with most")
+        cores = plural(basis.cores, "core")
+        found.append(f"hosts of {cores}, as that of the measured run with most")
     speeds = {name: getattr(cluster.speed, name) for name in cluster.speed.__struct_fields__}
     words = [f"{name} {factor:g} times as fast" for name, factor in speeds.items() if factor != 1]
     if words:

@@ -8,14 +8,23 @@ from typing import Literal
 import msgspec
 
 from engine.admission import most_collecting
+from engine.graph.workload import Workload
 from engine.messages import role_of
 from engine.wording import plural
-from engine.workload import Workload
 from tianji_cli.simulation.spread import Spread
 from tianji_cli.simulation.world import SimulatedWorld
 
 Limit = Literal[
-    "actors", "cores", "gpus", "learner", "buffer", "reducer", "network", "coordinator", "waiting"
+    "actors",
+    "cores",
+    "gpus",
+    "learner",
+    "buffer",
+    "reducer",
+    "network",
+    "coordinator",
+    "gradients",
+    "waiting",
 ]
 FULL = 0.9
 """A resource that is busy this share of the time limits the run."""
@@ -24,7 +33,7 @@ SERVING: tuple[Limit, ...] = ("learner", "buffer", "reducer")
 them do more."""
 
 
-class Load(msgspec.Struct, frozen=True, kw_only=True):
+class ResourceLoad(msgspec.Struct, frozen=True, kw_only=True):
     """How busy a resource is.
 
     Attributes:
@@ -38,14 +47,14 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     share: float
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class BusyTimes(msgspec.Struct, frozen=True, kw_only=True):
     """How long each resource has been busy, in seconds of the whole of it."""
 
     at_s: float
     busy_s: dict[tuple[Limit, str], float]
 
 
-def usage_of(world: SimulatedWorld) -> Usage:
+def usage_of(world: SimulatedWorld) -> BusyTimes:
     """How long each resource has been busy so far."""
     busy: dict[tuple[Limit, str], float] = {}
     for process in world.processes.values():
@@ -62,28 +71,31 @@ def usage_of(world: SimulatedWorld) -> Usage:
     for name, stage in world.network.stages:
         busy[("network", name)] = stage.num_bytes / stage.bytes_per_s
     busy[("coordinator", "coordinator")] = world.report_s * world.tally.num_reports
-    return Usage(at_s=world.timeline.now_s, busy_s=busy)
+    if world.learners_meet:
+        met = [process.met_s for process in world.processes.values() if process.met_s]
+        busy[("gradients", "sums of gradients")] = sum(met) / max(len(met), 1)
+    return BusyTimes(at_s=world.timeline.now_s, busy_s=busy)
 
 
-def loads_between(before: Usage, after: Usage) -> list[Load]:
+def loads_between(before: BusyTimes, after: BusyTimes) -> list[ResourceLoad]:
     """How busy the busiest resource of each kind was, the busiest first."""
     wall_s = after.at_s - before.at_s
     loads = [
-        Load(
+        ResourceLoad(
             kind=kind,
             name=name,
             share=(busy_s - before.busy_s.get((kind, name), 0.0)) / wall_s if wall_s else 0.0,
         )
         for (kind, name), busy_s in after.busy_s.items()
     ]
-    found: dict[Limit, Load] = {}
+    found: dict[Limit, ResourceLoad] = {}
     for load in sorted(loads, key=lambda load: -load.share):
         found.setdefault(load.kind, load)
     return list(found.values())
 
 
 def limit_of(
-    loads: Sequence[Load], collecting: float, spread: Spread, workload: Workload
+    loads: Sequence[ResourceLoad], collecting: float, spread: Spread, workload: Workload
 ) -> tuple[Limit, str]:
     """What limits a run.
 
@@ -96,9 +108,15 @@ def limit_of(
         The kind, and words for people.
     """
     full = [load for load in loads if load.share >= FULL]
-    shared = next((load for load in full if load.kind != "actors"), None)
+    shared = next((load for load in full if load.kind not in ("actors", "gradients")), None)
     if shared is not None:
-        return shared.kind, f"{shared.name}: {min(shared.share, 1.0):.0%} busy"
+        late = ": reports come late" if shared.kind == "coordinator" else ""
+        return shared.kind, f"{shared.name}: {min(shared.share, 1.0):.0%} busy{late}"
+    met = next((load.share for load in loads if load.kind == "gradients"), 0.0)
+    if met >= 0.5:
+        return "gradients", f"sums of gradients: learners spend {met:.0%} of the time in them"
+    if met:
+        return "actors", f"learners: they collect or update, {met:.0%} of the time they meet"
     if full:
         return "actors", "actors: they collect or learn all the time"
     if collecting >= FULL:
@@ -115,6 +133,8 @@ def _why(spread: Spread, workload: Workload) -> str:
     most = most_collecting(staleness, work.rollouts_per_batch, actors)
     if most < actors:
         return f": of a group's {plural(actors, 'actor')} {most} may collect at the same time"
+    if staleness.mode in ("block", "drop") and not staleness.max_lag:
+        return ": for the weights of each update"
     if staleness.mode in ("block", "drop"):
         return f": for weights, since samples may be {plural(staleness.max_lag, 'version')} old"
     return ": the queue of rollouts is full"

@@ -9,9 +9,10 @@ from functools import cached_property
 
 from engine.errors import ConfigError
 from engine.graph.dataflow import DataflowGraph
+from engine.graph.workload import Workload
 from engine.spec import Experiment
 from engine.trace.records import Consumption, Production, Resources
-from engine.workload import Workload
+from engine.wording import plural
 from tianji_cli.analysis.profile import RoleProfile, profile_of
 from tianji_cli.analysis.run import RunData
 
@@ -39,9 +40,9 @@ class Measured:
     def check(self) -> None:
         """Raises ConfigError if the run is too short to tell what its work costs."""
         if len(self.run.production) < 2 or len(self.production) < MIN_ROLLOUTS:
-            found = f"{len(self.run.production)} rollouts"
+            found = plural(len(self.run.production), "rollout")
         elif len(self.consumption) < MIN_BATCHES:
-            found = f"{len(self.run.consumption)} updates"
+            found = plural(len(self.run.consumption), "update")
         else:
             return
         raise ConfigError(

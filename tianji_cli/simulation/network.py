@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tianji_cli.config.cluster import NetworkSpec
+from tianji_cli.config.cluster import ClusterNetworkSpec
 
 LOCAL_S = 50e-6
 """Between processes of one host: a Unix socket, or a doorbell; contents are in shared memory."""
@@ -55,7 +55,7 @@ class Network:
         spec: Bandwidth, latency and encryption.
     """
 
-    def __init__(self, spec: NetworkSpec) -> None:
+    def __init__(self, spec: ClusterNetworkSpec) -> None:
         self._latency_s = spec.latency_ms / 1e3
         self._link_rate = spec.bandwidth_mbit_s * MEGA / 8
         self._crypt_rate = spec.encryption_mb_s * MEGA

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from engine.graph.workload import GroupWork
 from engine.messages import (
     BatchArrived,
     ModelMerged,
@@ -46,7 +47,6 @@ from engine.roles.events import (
     WeightsExported,
 )
 from engine.rollout import Priorities, Rollout, RolloutInfo, Samples, SamplesInfo, Weights
-from engine.workload import GroupWork
 from tianji_cli.simulation.costs import Cost
 from tianji_cli.simulation.process import Done, SimulatedProcess
 from tianji_cli.simulation.timeline import Timeline

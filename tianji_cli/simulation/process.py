@@ -45,7 +45,7 @@ class Performer(Protocol):
         ...
 
 
-class World(Protocol):
+class Surroundings(Protocol):
     """Where a process is."""
 
     timeline: Timeline
@@ -73,13 +73,14 @@ class SimulatedProcess:
 
     Attributes:
         busy_s: How long it has computed or waited for a core.
+        met_s: How long it has waited for others in sums of gradients.
     """
 
     def __init__(
         self,
         name: str,
         host: str,
-        world: World,
+        world: Surroundings,
         cores: Cores,
         devices: Cores | None,
         *,
@@ -88,7 +89,7 @@ class SimulatedProcess:
         store_s: float,
     ) -> None:
         self.name, self.host = name, host
-        self.busy_s = 0.0
+        self.busy_s = self.met_s = 0.0
         self._world, self._timeline = world, world.timeline
         self._cores, self._devices, self._weight = cores, devices, weight
         self._send_s, self._store_s = send_s, store_s
@@ -154,8 +155,10 @@ class SimulatedProcess:
     def block(self, join: Callable[[Callable[[], None]], None], then: Callable[[], None]) -> None:
         """Occupies the thread, and no core, until what it joins lets it go."""
         self._is_occupied = True
+        began_s = self._timeline.now_s
 
         def end() -> None:
+            self.met_s += self._timeline.now_s - began_s
             self._is_occupied = False
             then()
             self._go_on()

@@ -11,6 +11,7 @@ from engine.errors import ConfigError
 from engine.graph.dataflow import DataflowGraph, build_graph
 from engine.graph.policy import DistributionPolicy, FragmentSpec, read_policy
 from engine.spec import MAX_REPLICAS, Experiment, Scalar, StopSpec
+from engine.wording import plural
 from tianji_cli.config.cluster import ClusterSpec
 from tianji_cli.config.inventory import Host, Inventory
 from tianji_cli.planning.placement import Placement, place
@@ -53,7 +54,8 @@ def spread_over(hosts: int, experiment: Experiment, cluster: ClusterSpec, basis:
     actors = per_host * _acting_hosts(hosts, groups, policy)
     if actors > MAX_REPLICAS:
         raise ConfigError(
-            f"{actors} actors; a run has at most {MAX_REPLICAS}", where="cluster: actors_per_host"
+            f"{plural(actors, 'actor')}; a run has at most {MAX_REPLICAS}",
+            where="cluster: actors_per_host",
         )
     work = replace(
         experiment,

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from functools import partial
 
+from engine.graph.workload import GroupWork, Workload
 from engine.messages import AnyMessage, Report, Start, WeightsArrived, index_of, role_of
 from engine.progress import LimiterState
 from engine.replay.limiter import make_limiter
@@ -17,7 +18,6 @@ from engine.roles.evaluator import EvaluatorRole
 from engine.roles.learner import LearnerRole
 from engine.roles.reducer import ReducerRole
 from engine.roles.replay_buffer import ReplayBufferRole, SavedCounts
-from engine.workload import GroupWork, Workload
 from tianji_cli.config.cluster import ClusterSpec
 from tianji_cli.planning.placement import Placement
 from tianji_cli.simulation.adapted import Adapted
@@ -74,6 +74,7 @@ class SimulatedWorld:
         self.devices: dict[str, Cores] = {}
         self.processes: dict[str, SimulatedProcess] = {}
         self.has_remote_env = spread.graph.cut.has_remote_env
+        self.learners_meet = spread.graph.cut.is_joint
         self.report_s = costs.costs.report_s
         """What the coordinator spends on a report."""
         self._common = Common(self.timeline, random.Random(seed))
@@ -99,7 +100,7 @@ class SimulatedWorld:
             self.processes[process].deliver(role, Start(origin_ns=0))
 
     def send(self, sender: SimulatedProcess, to: str, message: AnyMessage, at_s: float) -> None:
-        """See `World`; weights go once to each process, where all roles that take them get them."""
+        """See `Surroundings`; weights go to each process once, for all of its roles."""
         target = self.processes[self._process_of[to]]
         if isinstance(message, WeightsArrived):
             self._send_weights(sender, target, message, at_s)
@@ -113,7 +114,7 @@ class SimulatedWorld:
         self.timeline.at(arrives_s, partial(target.deliver, to, message))
 
     def tell(self, report: Report) -> None:
-        """See `World`."""
+        """See `Surroundings`."""
         self.tally.tell(report)
 
     def _send_weights(
