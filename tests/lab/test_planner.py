@@ -31,6 +31,7 @@ CASES = {
     "tianji": ("hosts_per_group: 1", "tianji", ()),
     "coarse": ("", "single-learner-coarse", ("-s", "staleness.max_lag=8")),
     "synchronous": ("grow_batch: true", "synchronous", ()),
+    "joint": ("grow_batch: true", "multi-learner", ()),
 }
 """By name what its cluster adds, its policy, and settings of every run."""
 
@@ -43,8 +44,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def sizes_of(case: str, hosts: int) -> tuple[str, ...]:
     """The settings with which `up` has as many actors, groups and rollouts as are simulated."""
     groups = hosts if case == "tianji" else 1
-    actors = hosts if case == "tianji" else max(hosts - 1, 1)
-    rollouts = actors if case == "synchronous" else 1
+    actors = hosts if case in ("tianji", "joint") else max(hosts - 1, 1)
+    rollouts = actors if case in ("synchronous", "joint") else 1
     return (
         *("-s", f"actors={actors}", "-s", f"groups={groups}"),
         *("-s", f"algorithm.batch_steps={ROLLOUT * rollouts}"),

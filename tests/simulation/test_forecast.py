@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import cache
 
 import msgspec
@@ -200,6 +201,17 @@ def test_cores_that_are_too_few_limit_the_run_and_faster_ones_help():
     assert (slow.actors, slow.limit) == (4, "cores")
     assert slow.collect_per_s == pytest.approx(steps_of("tianji") / ROLLOUT_S, rel=0.05)
     assert twice.collect_per_s == pytest.approx(2 * (slow.collect_per_s or 0.0), rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["tianji", "single-learner-fine", "multi-learner"])
+def test_512_hosts_take_less_than_30_seconds_of_a_core(policy: str):
+    cluster = ClusterSpec(hosts_per_group=1, actors_per_host=2, grow_batch=True)
+    began_s = time.process_time()
+    (size,) = simulated(policy, (512,), "staleness.max_lag=64", cluster=cluster).sizes
+    assert time.process_time() - began_s < 30
+    assert size.actors in (1022, 1024)
+    assert size.collect_per_s
 
 
 @pytest.mark.parametrize("policy", ["local", "environments", "central", "gpu-only"])

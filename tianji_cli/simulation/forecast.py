@@ -162,6 +162,7 @@ def _simulate_for(
     world.start()
     timeline = world.timeline
     timeline.run(until_s * WARM_UP, round(MOST_CALLS * WARM_UP))
+    elsewhere = world.env_steps_elsewhere
     before, batches = usage_of(world), world.tally.num_batches
     world.tally.reset()
     timeline.run(until_s, MOST_CALLS - timeline.num_calls)
@@ -169,6 +170,9 @@ def _simulate_for(
     loads = loads_between(before, usage_of(world))
     active_s = wall_s * spread.experiment.actors
     collecting = min(tally.collect_s / active_s, 1.0) if active_s else 0.0
+    rate = tally.collect_per_s(spread.experiment.actors, collecting)
+    if world.has_remote_env and wall_s:  # rollouts of many actors can take longer than is simulated
+        rate = (world.env_steps_elsewhere - elsewhere) / wall_s
     limit, words = limit_of(loads, collecting, spread, workload)
     learners = spread.graph.cut.groups if spread.graph.cut.is_joint else 1
     is_replay = workload.of_group(0).replay is not None
@@ -176,7 +180,7 @@ def _simulate_for(
         hosts=spread.hosts,
         actors=spread.experiment.actors,
         groups=spread.graph.cut.groups,
-        collect_per_s=tally.collect_per_s(spread.experiment.actors, collecting),
+        collect_per_s=rate,
         consume_per_s=tally.consume_per_s,
         updates_per_s=(tally.num_batches - batches) / learners / wall_s if wall_s else 0.0,
         lag_mean=None if is_replay else tally.lag_mean,

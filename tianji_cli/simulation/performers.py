@@ -62,10 +62,12 @@ class Common:
 
     Attributes:
         timeline, dice: Simulated time, and its chance.
+        env_steps_elsewhere: Env steps taken by environments in other processes.
     """
 
     timeline: Timeline
     dice: random.Random
+    env_steps_elsewhere: float = 0.0
 
 
 @dataclass
@@ -124,6 +126,7 @@ class Collecting:
                     self._left = self.collect.draw_s(self.common.dice)
                 self.is_busy = True
             case TakeStep():
+                self.common.env_steps_elsewhere += self.work.num_envs * self.fill
                 self._left -= 1
                 self.is_busy = True
         done(())

@@ -18,6 +18,7 @@ from engine.roles.evaluator import EvaluatorRole
 from engine.roles.learner import LearnerRole
 from engine.roles.reducer import ReducerRole
 from engine.roles.replay_buffer import ReplayBufferRole, SavedCounts
+from engine.wire.learner_ring import SHORT_BYTES
 from tianji_cli.config.cluster import ClusterSpec
 from tianji_cli.planning.placement import Placement
 from tianji_cli.simulation.adapted import Adapted
@@ -113,6 +114,11 @@ class SimulatedWorld:
         arrives_s = self._last_s[pair] = max(arrives_s, self._last_s.get(pair, 0.0))
         self.timeline.at(arrives_s, partial(target.deliver, to, message))
 
+    @property
+    def env_steps_elsewhere(self) -> float:
+        """Env steps taken by environments in other processes than their actors."""
+        return self._common.env_steps_elsewhere
+
     def tell(self, report: Report) -> None:
         """See `Surroundings`."""
         self.tally.tell(report)
@@ -142,16 +148,18 @@ class SimulatedWorld:
         return self.network.arrival_s(*ends, num_bytes + HEADER_BYTES, at_s)
 
     def _sum_s(self) -> float:
-        """A gradient summed over learners: inside a host first, then by a ring between hosts."""
+        """A gradient summed over learners: inside a host first, then by the ring between hosts, in
+        which short vectors travel whole and others in parts (`engine.wire.learner_ring`)."""
         learners = [p for p in self._spread.placements if _has(p, "learner")]
         hosts = Counter(item.host for item in learners)
         inside_s = 2 * (max(hosts.values(), default=1) - 1) * LOCAL_S
         count = len(hosts)
         if count < 2:
             return inside_s
-        sent = 2 * (count - 1) / count * self._workload.weights_bytes
-        hops_s = 2 * (count - 1) * (self.network.latency_s + LOCAL_S)
-        return inside_s + hops_s + sent / self.network.ring_bytes_per_s
+        is_short = self._workload.weights_bytes <= SHORT_BYTES
+        hops, parts = (count - 1, 1) if is_short else (2 * (count - 1), count)
+        part_s = self._workload.weights_bytes / parts / self.network.ring_bytes_per_s
+        return inside_s + hops * (self.network.latency_s + LOCAL_S + part_s)
 
     def _add(self, placement: Placement) -> None:
         host = "all hosts" if self._cluster.shared_cores else placement.host
