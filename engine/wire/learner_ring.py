@@ -80,7 +80,7 @@ class _RingSockets(SocketFactory):
 
     high_water_mark = 0
     heartbeat_ms = 1_000
-    heartbeat_timeout_ms = 5_000
+    heartbeat_timeout_ms = 6_000
 
 
 class LearnerRing:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine.control_protocol import Beat, Finished, KillRun, StopRun, ToSupervisor
+from engine.control_protocol import Beat, Failed, Finished, KillRun, StopRun, ToSupervisor
 from engine.errors import PreflightError
 from engine.messages import COORDINATOR, HostGone
 from engine.supervision.json_lines import LineReader, write_line
@@ -39,7 +39,7 @@ class PipedConnection:
     def error_output(self) -> str:
         return ""
 
-    def say(self, message: Finished) -> None:
+    def say(self, message: Failed | Finished) -> None:
         write_line(self._said_fd, message)
 
     def heard(self) -> list[ToSupervisor]:
@@ -75,6 +75,16 @@ def test_a_host_that_does_not_end_after_the_coordinators_is_ended(hosts: list[Pi
     follow(hosts, Interrupts(), notes.append)
     assert silent.heard() == [KillRun()]
     assert notes == ["silent did not end in time and are killed now"]
+
+
+def test_the_note_about_a_process_that_ended_has_the_error_of_its_log(hosts: list[PipedConnection]):
+    head, _ = hosts
+    notes: list[str] = []
+    tail = ["worker-0 is process 7", "error: worker-1 on tj2 is gone", "    look there"]
+    head.say(Failed(address="worker-0", cause="exited with 1", log_tail=tail))
+    head.say(Finished())
+    follow(hosts, Interrupts(), notes.append)
+    assert notes[0] == "worker-0 on head exited with 1: worker-1 on tj2 is gone"
 
 
 def test_a_host_that_says_nonsense_is_lost_and_the_others_are_followed_on(hosts):

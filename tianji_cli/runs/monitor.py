@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from engine.blame import ERROR
 from engine.control_protocol import (
     Detach,
     Detached,
@@ -104,7 +105,7 @@ class RunMonitor:
                 self._leave_if_started(progress)
             case Failed():
                 self._outcome.failures.append(report)
-                self._note(f"{report.address} on {line.host} {report.cause}")
+                self._note(_words_of_end(report, line.host))
                 if report.address == COORDINATOR:
                     self._kill("are killed, because the coordinator is gone")
             case Stuck():
@@ -155,6 +156,13 @@ class RunMonitor:
         else:
             self._note("killing the run")
             self._kill("are killed")
+
+
+def _words_of_end(failed: Failed, host: str) -> str:
+    """The message about a process that ended unexpectedly; what it said last can name another."""
+    errors = (line.removeprefix(ERROR) for line in failed.log_tail if line.startswith(ERROR))
+    reason = next(errors, "")
+    return f"{failed.address} on {host} {failed.cause}{reason and f': {reason}'}"
 
 
 def _words_of(stuck: Stuck, host: str) -> str:
