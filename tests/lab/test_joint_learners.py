@@ -92,6 +92,62 @@ def test_four_hosts_learn_what_one_learner_learns_on_the_whole(bench: Bench, net
     bench.assert_nothing_left()
 
 
+@pytest.mark.slow
+def test_replicas_on_devices_learn_the_same_on_two_hosts_as_on_one(bench: Bench) -> None:
+    settings = (*SHORT, "-s", "actors=2", "-s", "algorithm.batch_steps=800", "--policy", "gpu-only")
+    size = ("-s", "algorithm.minibatch_steps=800", "-s", "stop.env_steps=8000")
+    for name, hosts in (("alone", bench.hosts[:1]), ("apart", bench.hosts[:2])):
+        command = bench.tianji("up", *settings, *size, *limits(*hosts), run=name)
+        assert command.wait(120) == 0, command.said
+        assert command.summary["num_hosts"] == len(hosts)
+    torch.testing.assert_close(
+        final_weights(bench.results / "apart"),
+        final_weights(bench.results / "alone"),
+        rtol=0,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.slow
+def test_what_listens_in_a_trusted_network_is_at_the_hosts_own_address(bench: Bench) -> None:
+    hosts = inventory_of(bench, "trusted")
+    endless = (*TWO, "-s", "stop.env_steps=null", "-s", "stop.seconds=300")
+    names = limits(*bench.hosts[:2])
+    command = bench.tianji(
+        "up", *endless, "--policy", "multi-learner", *names, run="open", inventory=hosts
+    )
+    command.wait_for_training()
+    for host in bench.hosts[:2]:
+        done = bench.lab.exec(host, ["ss", "-ltnHp"])
+        of_run = [line.split()[3] for line in done.stdout.splitlines() if '"tj-' in line]
+        assert of_run, done.stdout
+        own = (bench.address(host), f"[::ffff:{bench.address(host)}]")
+        assert all(place.rpartition(":")[0] in own for place in of_run), of_run
+    command.process.send_signal(2)
+    assert command.wait(60) == 130, command.said
+
+
+@pytest.mark.slow
+def test_more_hosts_collect_and_train_more_in_the_same_time(bench: Bench) -> None:
+    """One learner on each host and the same batch for all; environments take their time as those
+    of a simulator do, so that the cores that all lab hosts share are not the limit."""
+    settings = (*SHORT, "-s", "algorithm.batch_steps=1600", "-s", "algorithm.minibatch_steps=1600")
+    slow_env = ("-s", "env.step_latency_ms=20", "-s", "algorithm.num_epochs=1")
+    rates = {}
+    for count in (1, 2, 4):
+        size = ("-s", f"actors={count}", "-s", f"stop.env_steps={count * 6400}")
+        some = limits(*bench.hosts[:count])
+        command = bench.tianji(
+            "up", *settings, *slow_env, *size, *some, "--policy", "multi-learner", run=f"on-{count}"
+        )
+        assert command.wait(120) == 0, command.said
+        assert command.summary["num_hosts"] == count
+        rates[count] = command.summary["consume_per_s"]
+    print("env steps trained per second, by hosts:", rates)
+    assert rates[2] > 1.6 * rates[1]
+    assert rates[4] > 2.8 * rates[1]
+
+
 @pytest.mark.parametrize("lost", ["killed", pytest.param("without power", marks=pytest.mark.slow)])
 def test_a_stranger_reaches_nothing_and_a_lost_host_ends_the_run_by_name(
     bench: Bench, witness: Witness, lost: str
