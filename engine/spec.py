@@ -260,7 +260,8 @@ class LearnerSpec(Spec, frozen=True, kw_only=True):
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether optimiser steps are compiled during training and used once they are ready. `auto`
     does so if roles are separate processes. With policy `local` only `on` does, because the moment
-    of the switch would make traces of equal seeds differ in the last digits."""
+    of the switch would make traces of equal seeds differ in the last digits. On a GPU they are
+    recorded as a graph instead, from the first update."""
     threads: PositiveInt = 1
     """Threads of PyTorch's arithmetic. More than one helps only for large networks."""
     device: DeviceName = "auto"

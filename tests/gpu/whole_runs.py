@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from engine.devices.visible import PRETENDED
+from engine.devices.visible import PRETENDED, VISIBLE
 from tests.gpu.proof import Check, Setting
 from tests.helpers.paths import REPOSITORY
 
@@ -32,8 +32,9 @@ LAYOUTS = {
 
 
 def tianji(setting: Setting, *arguments: str) -> str:
-    """Runs a command; returns its standard output."""
+    """Runs a command, which sees one GPU; returns its standard output."""
     pretended = {PRETENDED: setting.name} if setting.is_rehearsal else {}
+    pretended |= {VISIBLE: os.environ.get(VISIBLE, "0")}
     done = subprocess.run(
         [sys.executable, "-m", "tianji_cli.main", *arguments],
         cwd=setting.directory,
@@ -59,6 +60,7 @@ def layout(number: int, setting: Setting) -> dict[str, float]:
     assert used == (set() if words == "processor only" else {setting.name}), used
     assert summary["status"] == "ok"
     assert summary["weights_version"] > 0
+    assert summary["consume_per_s"] or setting.scale < 1
     return {
         "env steps/s": summary["consume_per_s"] or 0.0,
         "mean lag": summary["lag"]["mean"] or 0.0,
