@@ -62,11 +62,13 @@ def main() -> int:
         found.append(outcome.as_row())
         show(outcome)
 
+    num_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as roles do
     print(json.dumps(describe(name)), flush=True)
     with tempfile.TemporaryDirectory(prefix="tianji-gpu-") as directory:
         setting = Setting(name, device, Path(directory), not name.startswith("cuda"), options.scale)
         is_proven = prove(CHECKS, setting, keep)
+    torch.set_num_threads(num_threads)
     if options.out is not None:
         record = {"machine": describe(name), "checks": found}
         options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
