@@ -47,7 +47,8 @@ def _read_all_of_tianji() -> None:
                     importlib.import_module(name.removesuffix(".__init__"))
     import typer
 
-    typer.main.get_command(sys.modules["tianji_cli.main"].app)  # as the first command does
+    command = typer.main.get_command(sys.modules["tianji_cli.main"].app)
+    command.make_context("tianji", ["version"])  # Typer reads Pydantic with its first words
 
 
 def read_for(start: Start) -> None:
