@@ -20,13 +20,10 @@ from tianji_cli.commands.options import (
     LimitOption,
     PolicyOption,
     ResultsOption,
-    ResumeOption,
     RunsArgument,
     SetOption,
     SlurmOption,
-    TrackOption,
     TrustOption,
-    optional,
     output_of,
 )
 from tianji_cli.commands.planning.plan_options import (
@@ -40,6 +37,7 @@ from tianji_cli.commands.planning.plan_options import (
 from tianji_cli.commands.report import ArchiveOption, OutOption, PdfOption
 from tianji_cli.commands.shell.grouped import GroupedCommands
 from tianji_cli.commands.start import start_options
+from tianji_cli.commands.submitted import up_options
 from tianji_cli.commands.trained import evaluate, export, play
 from tianji_cli.commands.watching.attach import attach
 from tianji_cli.commands.watching.track import track
@@ -95,60 +93,7 @@ def main_options(
     )
 
 
-@app.command(epilog=EVERYWHERE)
-def up(
-    context: typer.Context,
-    inventory: InventoryArgument = None,
-    experiment: ExperimentOption = None,
-    settings: SetOption = None,
-    policy: PolicyOption = None,
-    name: Annotated[str | None, optional("--name", metavar="RUN", help="Run id.")] = None,
-    seed: Annotated[int | None, optional("--seed", metavar="N", help="Random seed.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, show the plan, start nothing.")
-    ] = False,
-    limit: LimitOption = None,
-    slurm: SlurmOption = False,
-    detach: Annotated[
-        bool,
-        typer.Option("-d", "--detach", help="Return once training has started; the run continues."),
-    ] = False,
-    resume: ResumeOption = None,
-    trust: TrustOption = False,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Record how each role spends its time.")
-    ] = False,
-    trackers: TrackOption = None,
-    results: ResultsOption = Path("results"),
-) -> None:
-    """Run an experiment: start its processes, train, collect traces."""
-    from tianji_cli.commands.planning.plan import show_plan
-    from tianji_cli.commands.run_request import UpRequest
-    from tianji_cli.commands.up import check_only
-    from tianji_cli.commands.up import up as run_command
-
-    output = output_of(context)
-    request = UpRequest(
-        inventory,
-        experiment,
-        settings or [],
-        results,
-        name,
-        detaches=detach,
-        limit=limit or (),
-        resume=resume,
-        trusts=trust,
-        policy=policy,
-        seed=seed,
-        profiles=profile,
-        trackers=trackers or (),
-        uses_slurm=slurm,
-    )
-    if dry_run:
-        checked = check_only(request, output)
-        show_plan(checked, output)
-        return
-    raise typer.Exit(run_command(request, output))
+app.command(epilog=EVERYWHERE)(up_options.up)
 
 
 @app.command(epilog=EVERYWHERE, short_help="Show the fragments, processes and channels of a run.")

@@ -32,6 +32,7 @@ from tianji_cli.commands.planning.simulate import ForecastDocument
 from tianji_cli.commands.report_document import ReportDocument, RunReport, WrongFigure
 from tianji_cli.commands.runs_delete import DeletedDocument, DeletedRun
 from tianji_cli.commands.status import RoleStatus, StatusDocument
+from tianji_cli.commands.submitted.submit import SubmittedDocument
 from tianji_cli.commands.version import VersionDocument
 from tianji_cli.commands.watching.tracked import TrackDocument, TrackedRun
 from tianji_cli.commands.watching.watching import WatchDocument
@@ -61,6 +62,7 @@ from tianji_cli.runs.manifest import RunManifest
 from tianji_cli.simulation.costs import Basis, Cost, Costs
 from tianji_cli.simulation.forecast import Forecast, SizeForecast
 from tianji_cli.simulation.limits import ResourceLoad
+from tianji_cli.slurm.job_state import JobState
 from tianji_cli.storage.run_dir import RunPaths
 from tianji_cli.tracking.state import TrackerState
 
@@ -87,6 +89,7 @@ DOCUMENTS = [
     *(LabDownDocument, VersionDocument, FetchDocument, HostFetched),
     *(EvaluateDocument, EvaluatedFiles, PlayDocument, ExportDocument),
     *(DeletedDocument, DeletedRun),
+    *(SubmittedDocument, JobState),
     *(TrackDocument, TrackedRun),
 ]
 PAGE = REPOSITORY / "docs" / "results-format.md"

@@ -45,15 +45,15 @@ def down_command(results: Path, name: str | None, output: Output, *, trusts: boo
         output.say(f"run {run_id} has ended, and nothing of it is left on any host")
     else:
         answers = run.end()
-    is_clean = not any(_is_bad(answer) for answer in answers)
+    is_clean = not any(is_bad(answer) for answer in answers)
     if output.is_json:
-        hosts = {answer.part.host.name: _row(answer) for answer in answers}
+        hosts = {answer.part.host.name: row_of(answer) for answer in answers}
         output.document(DownDocument(run_id=run_id, is_clean=is_clean, hosts=hosts))
     else:
         for answer in answers:
-            output.say(f"{answer.part.host.name}: {_words(answer)}")
+            output.say(f"{answer.part.host.name}: {words_of_answer(answer)}")
     if not is_clean:
-        raise _unclean(run.paths, [answer for answer in answers if _is_bad(answer)])
+        raise _unclean(run.paths, [answer for answer in answers if is_bad(answer)])
     if answers:
         run.note_collected()
         output.say(f"results: {run.paths.root}")
@@ -62,7 +62,8 @@ def down_command(results: Path, name: str | None, output: Output, *, trusts: boo
     return 0
 
 
-def _row(answer: HostAnswer) -> HostDown:
+def row_of(answer: HostAnswer) -> HostDown:
+    """A host, for `--json`."""
     left = answer.findings.marked if answer.findings else []
     forced = _was_forced(answer)
     return HostDown(left=left, was_forced=forced, error=str(answer.error or ""))
@@ -72,11 +73,13 @@ def _was_forced(answer: HostAnswer) -> bool:
     return answer.findings is not None and answer.findings.was_forced
 
 
-def _is_bad(answer: HostAnswer) -> bool:
+def is_bad(answer: HostAnswer) -> bool:
+    """Whether something of the run may be left there, or is not here."""
     return answer.error is not None or answer.is_running
 
 
-def _words(answer: HostAnswer) -> str:
+def words_of_answer(answer: HostAnswer) -> str:
+    """What became of a host's part."""
     if answer.findings is None:
         return f"not asked: {answer.error}"
     if answer.findings.marked:
@@ -92,7 +95,7 @@ def _words(answer: HostAnswer) -> str:
 
 def _unclean(paths: RunPaths, bad: Sequence[HostAnswer]) -> CleanupError:
     """The error for hosts whose part has not ended, or whose files are not here."""
-    words = "".join(f"\n    {answer.part.host.name}: {_words(answer)}" for answer in bad)
+    words = "".join(f"\n    {answer.part.host.name}: {words_of_answer(answer)}" for answer in bad)
     if all(answer.findings and not answer.is_running for answer in bad):
         what, first = "the run has ended, but not all of it is here", "fix that, then run"
     else:

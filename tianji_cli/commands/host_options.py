@@ -43,9 +43,9 @@ def status(
     results: ResultsOption = Path("results"),
 ) -> None:
     """Show what a run is doing on its hosts."""
-    from tianji_cli.commands.status import status_command
+    from tianji_cli.commands.submitted.any_run import status_of_run
 
-    raise typer.Exit(status_command(results, run, output_of(context), trusts=trust))
+    raise typer.Exit(status_of_run(results, run, output_of(context), trusts=trust))
 
 
 def logs(
@@ -66,10 +66,11 @@ def logs(
     results: ResultsOption = Path("results"),
 ) -> None:
     """Print the logs of a run, during training or afterwards."""
-    from tianji_cli.commands import logs as command
+    from tianji_cli.commands.logs import LogsRequest
+    from tianji_cli.commands.submitted.any_run import logs_of_run
 
-    request = command.LogsRequest(run, role, follow, num_lines, trusts=trust)
-    raise typer.Exit(command.logs_command(results, request, output_of(context)))
+    request = LogsRequest(run, role, follow, num_lines, trusts=trust)
+    raise typer.Exit(logs_of_run(results, request, output_of(context)))
 
 
 def fetch(
@@ -79,9 +80,9 @@ def fetch(
     results: ResultsOption = Path("results"),
 ) -> None:
     """Copy what a detached run has written on its hosts to this machine; the run continues."""
-    from tianji_cli.commands.fetch import fetch_command
+    from tianji_cli.commands.submitted.any_run import fetch_of_run
 
-    raise typer.Exit(fetch_command(results, run, output_of(context), trusts=trust))
+    raise typer.Exit(fetch_of_run(results, run, output_of(context), trusts=trust))
 
 
 def down(
@@ -91,6 +92,6 @@ def down(
     results: ResultsOption = Path("results"),
 ) -> None:
     """Stop a run on all hosts, copy its results here, and verify that nothing is left."""
-    from tianji_cli.commands.down import down_command
+    from tianji_cli.commands.submitted.any_run import end_run
 
-    raise typer.Exit(down_command(results, run, output_of(context), trusts=trust))
+    raise typer.Exit(end_run(results, run, output_of(context), trusts=trust))

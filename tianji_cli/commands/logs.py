@@ -18,6 +18,7 @@ from tianji_cli.output import Output
 from tianji_cli.plain_text import plain
 from tianji_cli.runs.detached import DetachedRun, HostAnswer
 from tianji_cli.runs.following import RunFollower, changes, has_ended, silent_hosts
+from tianji_cli.slurm.batch_script import JOB_LOG
 from tianji_cli.storage.consent import Consent
 from tianji_cli.storage.run_dir import RunPaths, resolve_run
 
@@ -26,6 +27,8 @@ FOLLOW_S = 1.0
 POLL_S = 0.2
 """How often local files are read."""
 DEFAULT_LINES = 50
+JOB = "job"
+"""The log of what `up` says in a Slurm job, as a role."""
 MAX_TAIL_BYTES = 1 << 24
 """This much of a log's end is read; a supervisor keeps logs below this size."""
 
@@ -50,7 +53,7 @@ class LogsRequest:
 
 
 class RoleLog(msgspec.Struct, frozen=True, kw_only=True):
-    """One log of `logs --json`."""
+    """One log of `logs --json`; that of a job has no host."""
 
     role: str
     host: str
@@ -71,27 +74,41 @@ def logs_command(results: Path, request: LogsRequest, output: Output) -> int:
     Raises:
         ConfigError: No such run or role; or `--json` with `--follow`.
     """
+    refuse_followed_json(request, output)
+    run = DetachedRun(resolve_run(results, request.run), consent=Consent(output, request.trusts))
+    is_local = run.deployment.is_collected
+    silent = set() if is_local else _say_changes(run.look(), set(), output)
+    positions = show_tails(run.paths.run_id, select(run.paths, request.role), request, output)
+    if request.follows and not is_local:
+        _follow(run, request, positions, silent, output)
+    return 0
+
+
+def refuse_followed_json(request: LogsRequest, output: Output) -> None:
+    """Raises ConfigError for `--json` with `--follow`."""
     if request.follows and output.is_json:
         raise ConfigError(
             "--json prints one document, which cannot follow a run",
             where="--json",
             fix="leave out --follow or --json",
         )
-    run = DetachedRun(resolve_run(results, request.run), consent=Consent(output, request.trusts))
-    is_local = run.deployment.is_collected
-    silent = set() if is_local else _say_changes(run.look(), set(), output)
-    paths = select(run.paths, request.role)
-    tails = {path: _tail(path, request.num_lines) for path in paths}
+
+
+def show_tails(
+    run_id: str, logs: Sequence[Path], request: LogsRequest, output: Output
+) -> dict[Path, int]:
+    """Shows the last lines of logs.
+
+    Returns:
+        How far each was shown.
+    """
+    tails = {path: _tail(path, request.num_lines) for path in logs}
     if output.is_json:
-        logs = [log for log, _ in tails.values()]
-        output.document(LogsDocument(run_id=run.paths.run_id, logs=logs))
-        return 0
-    for path, (log, _) in tails.items():
-        _print(path, log.lines)
-    positions = {path: end for path, (_, end) in tails.items()}
-    if request.follows and not is_local:
-        _follow(run, request, positions, silent, output)
-    return 0
+        output.document(LogsDocument(run_id=run_id, logs=[log for log, _ in tails.values()]))
+    else:
+        for path, (log, _) in tails.items():
+            _print(path, log.lines)
+    return {path: end for path, (_, end) in tails.items()}
 
 
 def _follow(
@@ -111,7 +128,7 @@ def _follow(
                 if isinstance(answers, list):
                     silent = _say_changes(answers, silent, output)
                 is_over = isinstance(answers, list) and has_ended(answers)
-                _print_new(run.paths, request, positions, is_last=is_over)
+                print_new(select(run.paths, request.role), positions, is_last=is_over)
                 if is_over:
                     output.say("the run has ended")
                     return
@@ -141,13 +158,18 @@ def select(paths: RunPaths, role: str | None) -> list[Path]:
         and (wanted in ("", path.stem) or path.stem.startswith(f"{wanted}-"))
     ]
     if not chosen:
-        known = [f"{path.stem}@{path.parent.name}" for path in logs]
+        known = [name_of(path) for path in logs]
         raise ConfigError(
             "there is no such log" if role else "there is no log yet",
             where=role or str(paths.logs),
             fix=suggest(role or "", known) if known else "",
         )
     return chosen
+
+
+def name_of(log: Path) -> str:
+    """`actor-1@box2`; what `up` says in a job is of no host's role."""
+    return JOB if log.name == JOB_LOG else f"{log.stem}@{log.parent.name}"
 
 
 def _tail(path: Path, num_lines: int) -> tuple[RoleLog, int]:
@@ -158,14 +180,13 @@ def _tail(path: Path, num_lines: int) -> tuple[RoleLog, int]:
         data = file.read(MAX_TAIL_BYTES)
     whole = data.rfind(b"\n") + 1
     lines = data[:whole].decode("utf-8", "replace").splitlines()[-num_lines:] if num_lines else []
-    return RoleLog(role=path.stem, host=path.parent.name, lines=lines), begin + whole
+    host = "" if path.name == JOB_LOG else path.parent.name
+    return RoleLog(role=path.stem, host=host, lines=lines), begin + whole
 
 
-def _print_new(
-    paths: RunPaths, request: LogsRequest, positions: dict[Path, int], *, is_last: bool
-) -> None:
+def print_new(logs: Sequence[Path], positions: dict[Path, int], *, is_last: bool) -> None:
     """Prints new lines, log by log; an incomplete line only at the end."""
-    for path in select(paths, request.role):
+    for path in logs:
         known, size = positions.get(path, 0), path.stat().st_size
         if size != known:
             positions[path] = _print_from(path, known if known < size else 0, is_last=is_last)
@@ -188,7 +209,7 @@ def _print_from(path: Path, begin: int, *, is_last: bool) -> int:
 
 
 def _print(path: Path, lines: list[str]) -> None:
-    prefix = f"{path.stem}@{path.parent.name}"
+    prefix = name_of(path)
     for text in lines:
         sys.stdout.write(plain(f"{prefix} | {text}\n"))
     sys.stdout.flush()

@@ -38,6 +38,7 @@ class UpRequest:
 
     Without inventory or experiment, those of the run to `resume`, or the defaults, are used. With
     `uses_slurm`, the nodes of this command's Slurm job are hosts, besides those of the inventory.
+    One that `continues` goes on with an earlier run of its `name`, if there is one.
     """
 
     inventory: str | None
@@ -54,6 +55,7 @@ class UpRequest:
     profiles: bool = False
     trackers: Sequence[str] = ()
     uses_slurm: bool = False
+    continues: bool = False
 
     @property
     def all_settings(self) -> list[str]:
@@ -148,6 +150,21 @@ def load(request: UpRequest, output: Output | None = None) -> Loaded:
         tools=_tools(request),
         notes=tuple(notes),
     )
+
+
+def check_files(request: UpRequest, output: Output | None = None) -> Experiment:
+    """The experiment of a request whose hosts are not known yet.
+
+    Raises:
+        ConfigError: A file or setting cannot be used.
+    """
+    resume_point = _resume_point(request, Consent(output, request.trusts))
+    if request.inventory is not None:
+        find_file("inventories", request.inventory)
+    experiment, document = _experiment(request, resume_point)
+    _weights_source(request, experiment, document, Consent(output, request.trusts))
+    _tools(request)
+    return experiment
 
 
 def _weights_source(

@@ -17,10 +17,11 @@ from engine.trace.reader import read_summary
 from tianji_cli.output import Output
 from tianji_cli.render.live import line
 from tianji_cli.runs.detached import DetachedRun, HostAnswer
+from tianji_cli.slurm.job_state import JobState
 from tianji_cli.storage.consent import Consent
 from tianji_cli.storage.run_dir import RunPaths, command_for, resolve_run
 
-Phase = Literal["running", "ended", "lost", "unknown"]
+Phase = Literal["pending", "running", "ended", "lost", "unknown"]
 
 
 class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,10 +33,11 @@ class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatusDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """What `status --json` prints; `phase` is `running`, `ended`, `lost` or `unknown`.
+    """What `status --json` prints; `phase` is `pending`, `running`, `ended`, `lost` or `unknown`.
 
     A run is lost if no process of it is left and it wrote no summary. Neither this nor its end is
-    known while the hosts that would know do not answer.
+    known while the hosts that would know do not answer. A submitted one is pending while its job
+    waits; `job` is what Slurm says of it.
     """
 
     schema_version: int = 1
@@ -47,6 +49,7 @@ class StatusDocument(msgspec.Struct, frozen=True, kw_only=True):
     failures: list[str]
     progress: Progress | None
     summary_status: str | None
+    job: JobState | None = None
 
 
 def status_command(results: Path, name: str | None, output: Output, *, trusts: bool = False) -> int:
@@ -61,14 +64,14 @@ def status_command(results: Path, name: str | None, output: Output, *, trusts: b
     if answers and all(answer.findings is None for answer in answers):
         assert answers[0].error is not None
         raise HostUnreachableError(answers[0].error.what, where=answers[0].error.where)
-    document = _document(run, answers)
+    document = document_of(run, answers)
     if document.phase == "ended":
         run.note_ended()
     if output.is_json:
         output.document(document)
         return 0
     is_away = any(part.host.connection != "local" for part in run.deployment.parts)
-    output.data.print(_table(document, is_away), soft_wrap=True)
+    output.data.print(table_of_status(document, is_away), soft_wrap=True)
     if words := _what_next(document, is_away, run.paths):
         output.say(words)
     return 0
@@ -88,7 +91,12 @@ def _what_next(document: StatusDocument, is_away: bool, paths: RunPaths) -> str:
     return f"its results are here; {down} removes what is left of it on its hosts"
 
 
-def _document(run: DetachedRun, answers: list[HostAnswer]) -> StatusDocument:
+def document_of(run: DetachedRun, answers: Sequence[HostAnswer]) -> StatusDocument:
+    """The state of a run from what its hosts say, and its files here.
+
+    Raises:
+        ConfigError: Its summary is damaged.
+    """
     summary = read_summary(run.paths.summary)
     states = [a.findings.state for a in answers if a.findings and a.findings.state]
     return StatusDocument(
@@ -152,7 +160,8 @@ def _host_words(answer: HostAnswer) -> str:
     return f"{state}, but {answer.error.what}" if answer.error is not None else state
 
 
-def _table(document: StatusDocument, is_away: bool) -> RenderableType:
+def table_of_status(document: StatusDocument, is_away: bool) -> RenderableType:
+    """What people see of it; `is_away` if hosts have files that this machine lacks."""
     title = f"run {document.run_id}: {document.phase}"
     is_here = document.is_collected or document.summary_status is not None
     if document.phase == "ended" and is_away and not is_here:

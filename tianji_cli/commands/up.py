@@ -28,8 +28,10 @@ from tianji_cli.provisioning.provision import Phase
 from tianji_cli.provisioning.reaching import Reach
 from tianji_cli.render.hosts import PhaseLog
 from tianji_cli.render.live import Display, display_for
+from tianji_cli.runs.continuing import continuation
 from tianji_cli.runs.monitor import RunOutcome
 from tianji_cli.runs.session import RunSession, error_of
+from tianji_cli.slurm.job_record import note_job
 from tianji_cli.storage.masking import is_masked
 from tianji_cli.storage.run_dir import (
     RunPaths,
@@ -54,7 +56,8 @@ def up(request: UpRequest, output: Output) -> int:
         TianJiError: Nothing was started; the error says why.
     """
     interrupts, typed = Interrupts(), request.results
-    request = _absolute(request)
+    first = request.name
+    request = _continued(_absolute(request), output)
     with contextlib.ExitStack() as user_code, contextlib.ExitStack() as tracking:
         user_code.enter_context(restored_process(signals=()))  # `interrupts` handles those
         loaded = load(request, output)
@@ -65,6 +68,8 @@ def up(request: UpRequest, output: Output) -> int:
         probe_results(request.results)
         with interrupts.installed(_end_at_once):
             paths = _claim(request, loaded)
+            if request.continues and first is not None:
+                note_job(paths, first)
             run = run_inline if loaded.plan.graph.is_inline else _run_processes
             try:
                 _say_begin(loaded, paths.run_id, output)
@@ -88,6 +93,28 @@ def up(request: UpRequest, output: Output) -> int:
 def _absolute(request: UpRequest) -> UpRequest:
     """Makes paths absolute before user code runs, which can change the working directory."""
     return dataclasses.replace(request, results=request.results.absolute())
+
+
+def _continued(request: UpRequest, output: Output) -> UpRequest:
+    """The same request, to go on with earlier runs of its name, if it continues and there are any.
+
+    Raises:
+        ConfigError: It has no name.
+    """
+    if not request.continues:
+        return request
+    if request.name is None:
+        raise ConfigError(
+            "it continues the runs of a name",
+            where="--continue",
+            fix="give it: --name RUN",
+        )
+    found = continuation(request.results, check_run_id(request.name, "--name"))
+    for note in found.notes:
+        output.say(f"note: {note}")
+    if found.resumes is None:
+        return dataclasses.replace(request, name=found.name)
+    return dataclasses.replace(request, name=found.name, resume=found.resumes, trusts=True)
 
 
 def _end_at_once() -> None:
@@ -125,7 +152,7 @@ def _check_name(request: UpRequest, loaded: Loaded) -> None:
 def _claim(request: UpRequest, loaded: Loaded) -> RunPaths:
     if request.name is None:
         return claim_new_run(request.results, loaded.plan.experiment.name)
-    return claim_run(request.results, request.name)
+    return claim_run(request.results, request.name, is_of_job=request.continues)
 
 
 class _Terminal:

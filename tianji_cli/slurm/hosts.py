@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from engine.errors import ConfigError, HostUnreachableError, PreflightError
+from engine.errors import ConfigError, HostUnreachableError
 from tianji_cli.config.inventory import Host, Inventory, inventory_of, load_inventory
 from tianji_cli.slurm.allocation import (
     JOB_VARIABLE,
@@ -24,8 +23,8 @@ from tianji_cli.slurm.allocation import (
     allocation_of,
     words_of,
 )
+from tianji_cli.slurm.programs import call
 
-ASK_S = 30.0
 OPTION = "--slurm"
 _GET_ONE = "run it inside one: salloc --nodes 2, or sbatch with a script that calls it"
 
@@ -117,36 +116,7 @@ def run_scontrol(words: Sequence[str]) -> str:
     Raises:
         PreflightError: It is missing, fails, or does not answer.
     """
-    command = ["scontrol", *words]
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=ASK_S,
-            env={**os.environ, "LC_ALL": "C"},
-            check=False,
-        )
-    except FileNotFoundError:
-        raise PreflightError(
-            "scontrol is not there", where="this machine", fix="install Slurm's commands here"
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise PreflightError(
-            f"scontrol does not answer within {ASK_S:.0f} s",
-            where="this machine",
-            fix="see whether slurmctld runs: scontrol ping",
-        ) from None
-    if done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise PreflightError(
-            f"`{' '.join(command)}`: {said[-1] if said else f'exit code {done.returncode}'}",
-            where="this machine",
-            fix="see whether the job still runs: squeue --me",
-        )
-    return done.stdout
+    return call(["scontrol", *words], fix="see whether the job still runs: squeue --me")
 
 
 def with_allocation(inventory: Inventory, allocation: Allocation) -> Inventory:

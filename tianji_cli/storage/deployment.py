@@ -128,6 +128,27 @@ def read_deployment(run_root: Path, consent: Consent = NOBODY) -> Deployment:
     return deployment
 
 
+def deployment_of_bytes(data: bytes, where: str) -> Deployment:
+    """Where the parts of a run are, as another machine has written it down.
+
+    Raises:
+        ConfigError: It is damaged, or names something impossible.
+    """
+    deployment = decode(data, Deployment, SCHEMA_VERSION, "a run", where)
+    _check(deployment, where)
+    return deployment
+
+
+def take_deployment(run_root: Path, deployment: Deployment) -> None:
+    """Keeps what another machine has written down. It is not this user's own: whoever uses hosts
+    that it names is asked before.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    write_json(run_root / DEPLOYMENT_NAME, deployment, PRIVATE_MODE)
+
+
 def _words_of(part: HostPart) -> str:
     words = words_of_host(part.host)
     if part.host.connection == "local":

@@ -25,8 +25,12 @@ MAX_RUN_ID = 100
 _RUN_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_RUN_ID - 1}}}")
 
 
+JOB_NAME = "job.json"
+JOB_FILES = frozenset((JOB_NAME, "job.sh", "job.log"))
+"""What the submission of a run to a batch system writes there, before the run exists."""
 ENTRIES = frozenset(
     (
+        *JOB_FILES,
         *("manifest.json", "deployment.json", "summary.json", "state", "trace", "logs"),
         *("checkpoints", WEIGHTS_NAME, "plots", "report.html", "compared.json"),
         *("evaluations", "exports", "videos", "tracking"),
@@ -172,10 +176,15 @@ def probe_results(results: Path) -> None:
         )
 
 
-def claim_run(results: Path, run_id: str) -> RunPaths:
+def claim_run(results: Path, run_id: str, *, is_of_job: bool = False) -> RunPaths:
     """Claims a run's name by creating its directory, which only one command can do; it stays empty.
 
     So two concurrent commands never have the same name.
+
+    Args:
+        results: The results directory.
+        run_id: The name.
+        is_of_job: A job runs this that has claimed it; its directory holds the job's files only.
 
     Raises:
         ConfigError: A run of that id exists, running or not; it is never overwritten.
@@ -185,6 +194,8 @@ def claim_run(results: Path, run_id: str) -> RunPaths:
     try:
         root.mkdir(parents=True)
     except FileExistsError:
+        if is_of_job and is_only_claimed(root):
+            return RunPaths(root)
         raise _taken(root) from None
     except OSError as error:
         raise PreflightError(
@@ -224,6 +235,15 @@ def _taken(root: Path) -> ConfigError:
     )
 
 
+def is_only_claimed(root: Path) -> bool:
+    """Whether a directory was made for a job whose run has not begun there."""
+    try:
+        names = {entry.name for entry in root.iterdir()}
+        return all(name in JOB_FILES or _TEMPORARY.fullmatch(name) for name in names)
+    except OSError:
+        return False
+
+
 def _is_empty_directory(root: Path) -> bool:
     try:
         return not any(root.iterdir())
@@ -249,7 +269,13 @@ def undone_unless_begun(paths: RunPaths) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        shutil.rmtree(paths.root, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for entry in [item for item in paths.root.iterdir() if item.name not in JOB_FILES]:
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink()
+        give_back(paths)
         raise
 
 
