@@ -203,7 +203,7 @@ def test_the_node_of_the_script_fails_and_the_job_goes_on_without_it(login: Logi
     login.wait_for_training(job, "run")
     wait_until(lambda: checkpoint_version(job.run_dir) > 1, 30, "a checkpoint")
     slurm.lab.kill(second)
-    wait_until(lambda: job.state == "PENDING", 120, f"Slurm has noticed: {job.state}")
+    wait_until(lambda: job.state == "PENDING", 90, "Slurm has noticed, and starts it again")
     slurm.call("scontrol", "update", f"JobId={job.number}", "StartTime=now")
     login.wait_for_training(job, "run-2")
     assert "resumes run from version" in login.job_log("run")

@@ -38,7 +38,7 @@ def test_the_script_asks_for_what_the_user_wants_and_what_a_run_needs():
     for wanted in (
         *("nodes=4", "time=2:00:00", "partition=gpu", "account=lab", "gpus-per-node=a100:2"),
         *("cpus-per-task=8", 'constraint="ib&fast"', "exclusive", "signal=B:INT@120"),
-        *("requeue", "no-kill", "ntasks-per-node=1", "export=ALL", "chdir=/home/me/work"),
+        *("requeue", "ntasks-per-node=1", "export=ALL", "chdir=/home/me/work"),
     ):
         assert wanted in asked
     assert asked.index('constraint="ib&fast"') > asked.index("signal=B:INT@120"), (

@@ -148,7 +148,6 @@ def batch_script(
         f"job-name={run_id}",
         "ntasks-per-node=1",
         "requeue",
-        "no-kill",
         "export=ALL",
         "output=/dev/null",
         f"chdir={directory}",
