@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 
 import pytest
 
 from engine.devices.visible import PRETENDED
+from tests.helpers.fault_rows import Witness
 from tests.helpers.lab_kit import RESULTS
 from tests.helpers.slurm_kit import Job, SlurmKit
 from tests.helpers.ssh_kit import SHORT, wait_until
@@ -42,8 +44,8 @@ def test_two_jobs_train_side_by_side_on_the_same_four_nodes(slurm: SlurmKit) -> 
     one = slurm.up(*settings, run="one", options=ONE_CPU)
     two = slurm.up(*SHORT, "-s", "stop.env_steps=4000", run="two", options=ONE_CPU)
     one.wait_for_training()
-    steps = slurm.call("squeue", "--steps", "--noheader", "--format=%i", f"--job={one.number}")
-    assert len(steps.split()) == 5, "that of the script, and one for each node"
+    steps = slurm.call("squeue", "--steps", "--noheader", "--format=%j", f"--job={one.number}")
+    assert sorted(steps.split()) == ["batch", *["tianji"] * 4], "one for each node"
     assert two.wait(90) == "COMPLETED", two.said
     assert one.wait(90) == "COMPLETED", one.said
     assert_learnt(one, 150.0)
@@ -67,7 +69,9 @@ def test_a_run_reaches_the_threshold_on_four_nodes(slurm: SlurmKit) -> None:
     slurm.assert_nothing_left()
 
 
-def test_a_node_fails_and_then_the_command_and_another_job_goes_on(slurm: SlurmKit) -> None:
+def test_a_node_fails_and_then_the_command_and_another_job_goes_on(
+    slurm: SlurmKit, witness: Witness
+) -> None:
     """The run goes on without a node by its own rule of silence, before Slurm has noticed anything;
     `kill -9` of `up` leaves no process; a job of the other nodes goes on with its checkpoint."""
     first, _, third, _ = slurm.hosts
@@ -75,9 +79,11 @@ def test_a_node_fails_and_then_the_command_and_another_job_goes_on(slurm: SlurmK
     options = ("--nodes=4", "--no-kill", "--no-requeue")
     before = slurm.up(*ENDLESS, "-s", "checkpoint.every_s=1", run="before", options=options)
     before.wait_for_training()
+    began_s = time.monotonic()
     slurm.lab.kill(third)
     assert not slurm.lab.processes(third)
     wait_until(lambda: "host-lost" in before.kinds(), 20, f"it is given up\n{before.said}")
+    report_s = time.monotonic() - began_s
     known = len(before.rows("consumption"))
     wait_until(lambda: len(before.rows("consumption")) > known + 3, 20, "the others train on")
     assert f"{third} is lost" not in before.said, "Slurm has not noticed yet"
@@ -101,6 +107,12 @@ def test_a_node_fails_and_then_the_command_and_another_job_goes_on(slurm: SlurmK
     assert "resumes before from version" in after.said
     assert after.summary["num_hosts"] == 3
     assert_learnt(after, 150.0)
+    witness(
+        "a node of a cluster lost",
+        "Slurm: given up by name before Slurm noticed, the others trained on; after `kill -9` of"
+        " the command no role was left, and another job went on from the checkpoint",
+        report_s=report_s,
+    )
     # An srun waits for the dead node until Slurm gives it up.
     wait_until(lambda: not any(map(slurm.processes, others)), 40, "nothing is left")
 

@@ -24,6 +24,7 @@ from tianji_cli.connectors.piped.program import KeeperProgram
 _KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_CLUSTER_NAME")
 """Say where Slurm is; all other variables of a job are options to srun that are not meant here."""
 _OPTIONS = (
+    "--job-name=tianji",  # as the step is listed
     "--quiet",
     "--overlap",  # beside whatever else the job runs on the node
     "--export=ALL",
