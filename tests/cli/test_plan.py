@@ -85,15 +85,19 @@ def test_cores_and_threads_are_shown_and_too_many_processes_warned_of(tmp_path: 
 
 
 @pytest.mark.parametrize("policy", ["multi-learner", "gpu-only"])
-def test_learners_that_update_together_are_refused_on_several_hosts(policy: str, tmp_path: Path):
+def test_learners_that_update_together_on_several_hosts_are_shown_in_a_ring(
+    policy: str, tmp_path: Path
+):
     together = ("--policy", policy, "-s", "algorithm.batch_steps=800", "-s", "actors=2")
-    code, _, errors = plan(tmp_path, *together)
-    assert code != 0
-    assert f"policy {policy}: learners that update together would be on box1, box2" in errors
-    assert "neither encrypted nor authenticated (--limit it to one host" in errors
-    code, tree, errors = plan(tmp_path, *together, "--limit", "box2")
+    code, tree, errors = plan(tmp_path, *together)
     assert code == 0, errors
-    assert tree.count("learner-") == 2
+    ends = [line for line in tree.splitlines() if "encrypted ring: " in line]
+    assert len(ends) == 1
+    assert "(box1) -> " in ends[0]
+    code, alone, errors = plan(tmp_path, *together, "--limit", "box2")
+    assert code == 0, errors
+    assert "encrypted ring" not in alone
+    assert alone.count("learner-") == 2
 
 
 SPACES = """\

@@ -1,4 +1,5 @@
-"""What `plan --simulate` predicts from a run on one host, against runs on 1, 2, 4 and 8 hosts.
+"""What `plan --simulate` predicts from a run on one host (learners that share batches: on two),
+against runs on 1, 2, 4 and 8 hosts.
 
 Environments wait without using a core, so that the two cores that all lab hosts share are not the
 limit. Prints one row of JSON for each run; those in results/reference/planner were made by this.
@@ -66,9 +67,10 @@ def measured(bench: Bench, case: str, hosts: int, run: str, *more: str) -> float
 def test_it_predicts_env_steps_per_second_within_15_per_cent(bench: Bench, case: str):
     cluster = bench.results / "cluster.yaml"
     cluster.write_text(f"{CLUSTER}{CASES[case][0]}\n")
-    measured(bench, case, 1, "first", "--profile")
-    sizes = ",".join(map(str, SIZES))
-    plan = ("plan", "--simulate", sizes, "--from", "first", "--cluster", str(cluster), "--json")
+    sizes = [hosts for hosts in SIZES if hosts > 1 or case != "joint"]  # one learner has no other
+    measured(bench, case, sizes[0], "first", "--profile")
+    words = ",".join(map(str, sizes))
+    plan = ("plan", "--simulate", words, "--from", "first", "--cluster", str(cluster), "--json")
     command = bench.tianji(*plan)
     assert command.wait(120) == 0, command.said
     found = json.loads(bench.out(command))["forecast"]["sizes"]
@@ -80,5 +82,5 @@ def test_it_predicts_env_steps_per_second_within_15_per_cent(bench: Bench, case:
         row |= {"groups": size["groups"], "measured_per_s": round(rate, 1)}
         row |= {"predicted_per_s": round(size["collect_per_s"], 1), "limit": size["limit"]}
         print(json.dumps(row))
-    assert list(errors) == list(SIZES)
+    assert list(errors) == sizes
     assert all(abs(error) <= WITHIN for error in errors.values()), errors
