@@ -22,23 +22,21 @@ from engine.wire.learner_ring import SHORT_BYTES
 from tianji_cli.config.cluster import ClusterSpec
 from tianji_cli.planning.placement import Placement
 from tianji_cli.simulation.adapted import Adapted
+from tianji_cli.simulation.collecting import Collecting, Stepping
 from tianji_cli.simulation.network import LOCAL_S, Network
 from tianji_cli.simulation.performers import (
-    Collecting,
     Common,
     Evaluating,
     Idle,
-    Meeting,
     Merging,
-    Stepping,
     Storing,
-    Training,
     bytes_of,
 )
 from tianji_cli.simulation.process import Performer, SimulatedProcess
 from tianji_cli.simulation.spread import Spread
 from tianji_cli.simulation.tally import Tally
 from tianji_cli.simulation.timeline import Cores, Timeline
+from tianji_cli.simulation.training import Meeting, Training
 
 WEIGHT, NICE_WEIGHT = 1024.0, 335.0
 """Of the kernel's scheduler, at a niceness of 0 and of 5 (`engine.host.cores`)."""
