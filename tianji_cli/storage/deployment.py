@@ -181,10 +181,15 @@ def note_ended(run_root: Path, deployment: Deployment) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    current = _peek(run_root) or deployment
-    if not (current.has_ended or current.is_collected):
-        done = msgspec.structs.replace(current, has_ended=True)
-        write_json(run_root / DEPLOYMENT_NAME, done, PRIVATE_MODE)
+    found, path = _peek(run_root), run_root / DEPLOYMENT_NAME
+    current = found or deployment
+    if current.has_ended or current.is_collected:
+        return
+    done: object = msgspec.structs.replace(deployment, has_ended=True)
+    if found is not None:  # as it is written: a key that older files lack would change its checksum
+        written = msgspec.json.decode(read_document(path), type=dict[str, object])
+        done = {**written, "has_ended": True}
+    write_json(path, done, PRIVATE_MODE)
 
 
 def _peek(run_root: Path) -> Deployment | None:
