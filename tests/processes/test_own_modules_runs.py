@@ -16,7 +16,7 @@ from engine.graph.cut import single_cut
 from engine.host.tether import tethered
 from engine.search_path import searched, with_own_path
 from engine.spec import Experiment
-from tests.helpers.running import SHORT, rows, wait_for
+from tests.helpers.running import EAGER, EASY, rows, wait_for
 
 pytestmark = pytest.mark.processes
 
@@ -62,7 +62,7 @@ def test_an_environment_beside_its_experiment_is_found_by_every_policy(
     path = put(tmp_path / "study")
     shadow(tmp_path)
     more = ("-s", "actors=1") if policy == "gpu-only" else ()
-    command = tianji("--json", "up", "-x", str(path), "--policy", policy, *SHORT[:2], *more)
+    command = tianji("--json", "up", "-x", str(path), "--policy", policy, *EAGER, *more)
     code, out, err = command.end(120)
     assert code == 0, err
     assert json.loads(out)["status"] == "ok"
@@ -97,7 +97,7 @@ def test_the_compiler_finds_it_too(tmp_path: Path, monkeypatch):
 
 def test_files_that_are_made_during_a_run_stop_no_command(tianji, tmp_path: Path):
     """Every command of a detached run, from a directory full of other people's names."""
-    words = ("--detach", "--name", "run", *SHORT[:2], "-s", "stop.seconds=300")
+    words = ("--detach", "--name", "run", *EASY, "-s", "stop.seconds=300")
     code, _, err = tianji("up", *words, "-s", "stop.return_threshold=null").end(60)
     assert code == 0, err
     wait_for(lambda: rows(tmp_path / "results" / "run", "consumption"), 60, "training")

@@ -14,7 +14,7 @@ import pytest
 from engine.host.process_identity import RUN_VARIABLE, ProcessId, mark
 from engine.supervision.host_state import HostState, state_path, write_state
 from engine.supervision.run_inspector import stop
-from tests.helpers.running import EAGER
+from tests.helpers.running import EASY
 from tests.helpers.ssh_kit import REPOSITORY
 from tianji_cli.commands.down import _words
 from tianji_cli.config.inventory import Host
@@ -37,7 +37,7 @@ def tianji(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_up_detached_status_logs_down(tmp_path: Path) -> None:
-    endless = (*EAGER, "-s", "stop.env_steps=null", "-s", "stop.seconds=200")
+    endless = (*EASY, "-s", "stop.env_steps=null", "-s", "stop.seconds=200")
     endless += ("-s", "stop.return_threshold=null")
     up = tianji(tmp_path, "up", "-d", "--name", "mine", *endless)
     try:
