@@ -56,6 +56,14 @@ SCENARIOS: dict[str, Scenario] = {
         "its roles die with it; the error names it",
         untested="that no GPU memory is held",
     ),
+    "the way to a host ends: its keeper or session killed": Scenario(
+        "the host ends its own part; the run continues without its actors, or fails by name",
+        (
+            "tests/lab/test_sessions.py::test_a_session_that_dies_costs_its_host_and_not_the_run",
+            "tests/lab/test_sessions.py::test_a_session_of_the_host_with_the_learner_that_dies_ends_the_run",
+            "tests/connectors/test_keeper_ends.py::test_a_killed_keeper_ends_all_that_waits_and_names_its_host",
+        ),
+    ),
     "power of the learner's host lost": Scenario(
         "`--resume` continues on other hosts",
         ("tests/lab/test_resume.py::test_a_run_whose_learner_host_is_dead_goes_on_on_other_hosts",),

@@ -89,7 +89,7 @@ def test_a_link_that_swallows_large_packets_holds_up_no_end(bench: Bench) -> Non
     one, two, *_ = bench.hosts
     command = bench.tianji("up", *ENDLESS, "-s", "stop.seconds=12", *limits(one, two), run="mtu")
     command.wait_for_training()
-    rule = ["OUTPUT", "-p", "tcp", "--sport", "22", "-m", "length", "--length", "500:65535"]
+    rule = ["OUTPUT", "-p", "tcp", "--sport", "22", "-m", "length", "--length", "300:65535"]
     assert bench.lab.exec(two, ["iptables", "-w", "-I", *rule, "-j", "DROP"]).returncode == 0
     try:
         began_s = time.monotonic()
