@@ -157,9 +157,25 @@ def test_a_keeper_that_hears_nothing_gives_up() -> None:
 
 
 def test_beats_keep_a_keeper() -> None:
-    node = KeptNode(lease_s=0.5)
-    connection = node.spawn(["sh", "-c", "sleep 1.5; echo on"], {})
+    node = KeptNode(lease_s=0.8)
+    connection = node.spawn(["sh", "-c", "sleep 2; echo on"], {})
     assert read_all(connection.from_supervisor) == b"on\n"
+    node.close()
+
+
+def test_a_keeper_that_does_not_answer_is_given_up() -> None:
+    """A manager can be silent for minutes about a node that has died."""
+    node = KeptNode(lease_s=0.5)
+    connection = node.spawn(["cat"], {})
+    os.write(connection.to_supervisor, b"word")
+    assert os.read(connection.from_supervisor, 4) == b"word"
+    os.kill(node.keeper_pid, signal.SIGSTOP)
+    assert read_all(connection.from_supervisor) == b""
+    assert connection.wait(10)
+    assert "nothing has come for" in connection.error_output()
+    with pytest.raises(HostUnreachableError, match="nothing has come for"):
+        node.run(["true"], 5)
+    os.kill(node.keeper_pid, signal.SIGKILL)
     node.close()
 
 

@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tianji_cli.connectors.keeper
-from tianji_cli.connectors.keeper.frames import MAX_FRAME_BYTES, Decoder, FrameError, encode
+from tianji_cli.connectors.keeper.frames import (
+    MAX_FRAME_BYTES,
+    WINDOW_BYTES,
+    Consumed,
+    Decoder,
+    FrameError,
+    encode,
+)
 from tianji_cli.connectors.piped.program import keeper_program
 
 MODULES = sorted(Path(tianji_cli.connectors.keeper.__file__).parent.glob("*.py"))
@@ -62,6 +69,14 @@ def test_no_bytes_are_more_than_refused(data: bytes) -> None:
 def test_what_is_no_frame_is_refused_at_once(data: bytes) -> None:
     with pytest.raises(FrameError):
         Decoder().feed(data)
+
+
+@given(st.lists(st.integers(0, WINDOW_BYTES)))
+def test_all_that_was_consumed_is_reported_but_a_quarter_of_a_window(sizes: list[int]) -> None:
+    """So whoever sends always has room again, once everything was consumed."""
+    consumed = Consumed()
+    reported = [consumed.add(size) for size in sizes]
+    assert 0 <= sum(sizes) - sum(reported) < WINDOW_BYTES // 4
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)

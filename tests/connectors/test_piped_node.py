@@ -78,7 +78,8 @@ def test_codes_words_environment_and_streams_are_the_commands_own(
     assert read_all(nowhere.from_supervisor) == b""
     assert nowhere.wait(10)
     assert nowhere.error_output() == f"{tmp_path}/none: not found"
-    assert node.run(["a\0b"], 10).code == 126
+    for word in ("a\0b", "\ud800"):
+        assert node.run([word], 10).code == 126
 
 
 def test_a_command_that_takes_too_long_is_killed_with_its_children(
@@ -190,6 +191,7 @@ def test_what_the_host_refuses_is_an_error_that_says_so(node: KeptNode, tmp_path
         lambda: node.read(str(tmp_path)),
         lambda: node.read(str(tmp_path / "pipe")),
         lambda: node.read("/a\0b"),
+        lambda: node.read("/\ud800"),
         lambda: node.exists("/" + "x" * 300),
     ):
         with pytest.raises(PreflightError) as caught:

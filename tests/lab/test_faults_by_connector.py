@@ -180,7 +180,7 @@ def test_an_actors_host_is_cut_off(slurm: SlurmKit, witness: Witness, connector:
     slurm.lab.cut(last)
     report_s = loss_of(slurm, job, last, cut_s)
     slurm.call("scancel", "--batch", "--signal=INT", job.number)
-    job.wait(120)
+    job.wait(150)
     assert f"{last} is lost" in job.said
     assert job.summary["status"] == "interrupted"
     slurm.lab.heal(last)

@@ -16,7 +16,7 @@ carry:
 `done` has `error` and `text` instead if the system refuses. Until then `in` carries bytes of the
 input, `end` is its end, `kill` ends a command with its session, `close` drops its streams. At most
 a window of each stream is under way; `more` says how much was consumed. So neither a slow reader
-nor a large file holds up anything else. `beat` only shows that the other end is alive.
+nor a large file holds up anything else. A `beat` is answered by one: both ends are alive.
 
 At the end of its own input, or after `lease_s` without a frame, the keeper kills the commands that
 have a limit, drops the streams of the others, and ends when these have ended. A command that has

@@ -107,7 +107,7 @@ class StartedCommand:
         number = getattr(error, "errno", None) or 0
         name = os.fsdecode(getattr(error, "filename", None) or self._request["words"][0])
         text = _REFUSALS.get(number) or getattr(error, "strerror", None) or str(error)
-        said = f"{name}: {text}\n".encode("utf-8", "surrogateescape")
+        said = f"{name}: {text}\n".encode("utf-8", "backslashreplace")
         self._loop.answers.send(self._number, "err", said)
         self._end(127 if number == errno.ENOENT else 126)
 

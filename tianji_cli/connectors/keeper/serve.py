@@ -135,6 +135,8 @@ class Keeper:
         elif op in ACTIONS:
             transfer = self._transfers[number] = Transfer(self.answers, number, header)
             transfer.start(lambda: self.call_soon(lambda: self._forget(number)))
+        elif op == "beat":
+            self.answers.send(number, op)
         elif number in self._commands:
             self._commands[number].handle(op, header, body)
         elif number in self._transfers:

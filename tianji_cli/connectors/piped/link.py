@@ -19,6 +19,8 @@ from tianji_cli.connectors.piped.program import NO_PYTHON, KeeperProgram, keeper
 READ_BYTES = 1 << 18
 LEASE_S = 20.0
 """A keeper that hears nothing for so long ends: nothing else can tell it that this host died."""
+BEATS = 5
+"""In a lease."""
 START_S = 30.0
 MAX_NOISE_BYTES = 1 << 20
 """What a login shell may say before the keeper does."""
@@ -61,6 +63,7 @@ class KeeperLink:
         self._mark = b""
         self._reason: str | None = None
         self._over = threading.Event()
+        self._unanswered = 0
 
     def start(self, program: KeeperProgram, timeout_s: float) -> None:
         """Waits for the program, gives it its source, and waits for its first answer.
@@ -104,12 +107,17 @@ class KeeperLink:
             raise KeeperNotStartedError("\n".join(text.strip() for text in texts if text.strip()))
         return word
 
-    def beat(self, period_s: float) -> None:
-        """Shows the keeper regularly that this program is alive, in a thread."""
+    def beat(self, lease_s: float) -> None:
+        """Shows the keeper regularly that this program is alive, in a thread, and gives it up if it
+        does not answer for as long as it would wait: not every way to a host ends with it."""
 
         def beat() -> None:
             with contextlib.suppress(HostUnreachableError):
-                while not self._over.wait(period_s):
+                while not self._over.wait(lease_s / BEATS):
+                    if self._unanswered > BEATS:
+                        self._end(f"nothing has come for {lease_s:.0f} s")
+                        return
+                    self._unanswered += 1
                     self.send({"id": 0, "op": "beat"})
 
         threading.Thread(target=beat, name=f"beat {self.name}", daemon=True).start()
@@ -181,6 +189,7 @@ class KeeperLink:
         reason = "its keeper ended"
         try:
             while data := self._channel.read(READ_BYTES):
+                self._unanswered = 0
                 if self._reason is None:
                     self._hear(data)
         except (OSError, EOFError) as error:
@@ -258,5 +267,5 @@ def start_keeper(
         link.close()
         raise
     if lease_s is not None:
-        link.beat(lease_s / 5)
+        link.beat(lease_s)
     return link
