@@ -180,10 +180,15 @@ def test_an_actors_host_is_cut_off(slurm: SlurmKit, witness: Witness, connector:
     slurm.lab.cut(last)
     report_s = loss_of(slurm, job, last, cut_s)
     slurm.call("scancel", "--batch", "--signal=INT", job.number)
-    job.wait(150)
+    wait_until(
+        lambda: not any("main up" in command for _, command in slurm.processes(slurm.first)),
+        130,
+        f"`up` has ended\n{job.said}",
+    )
     assert f"{last} is lost" in job.said
     assert job.summary["status"] == "interrupted"
-    slurm.lab.heal(last)
+    slurm.lab.heal(last)  # until then Slurm does not let the job go
+    job.wait(90)
     where = WORDS[connector]
     witness("network cut of seconds", f"{where}: 4 s: no host given up, its actor collected again")
     witness(
