@@ -129,13 +129,13 @@ def test_what_listens_in_a_trusted_network_is_at_the_hosts_own_address(bench: Be
 
 @pytest.mark.slow
 def test_more_hosts_collect_and_train_more_in_the_same_time(bench: Bench) -> None:
-    """One learner on each host and the same batch for all; environments take their time as those
+    """Two learners on each host and the same batch for all; environments take their time as those
     of a simulator do, so that the cores that all lab hosts share are not the limit."""
-    settings = (*SHORT, "-s", "algorithm.batch_steps=1600", "-s", "algorithm.minibatch_steps=1600")
+    settings = (*SHORT, "-s", "algorithm.batch_steps=3200", "-s", "algorithm.minibatch_steps=3200")
     slow_env = ("-s", "env.step_latency_ms=20", "-s", "algorithm.num_epochs=1")
     rates = {}
     for count in (1, 2, 4):
-        size = ("-s", f"actors={count}", "-s", f"stop.env_steps={count * 6400}")
+        size = ("-s", f"actors={2 * count}", "-s", f"stop.env_steps={count * 9600}")
         some = limits(*bench.hosts[:count])
         command = bench.tianji(
             "up", *settings, *slow_env, *size, *some, "--policy", "multi-learner", run=f"on-{count}"
