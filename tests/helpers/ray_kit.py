@@ -27,6 +27,7 @@ ENV = {
     "RAY_health_check_period_ms": "1000",  # by default a dead node is one for a quarter of a minute
     "RAY_health_check_failure_threshold": "3",
 }
+PATIENT = '{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "30"}}'
 PID_FILE = "/run/ray-start.pid"
 LOG = "/run/ray-start.log"
 _AWAIT_PROGRAM = """
@@ -64,7 +65,7 @@ arguments = [
     f"--host={host}", "--port=8265", "--port-retries=0", "--temp-dir=/tmp/ray",
     f"--log-dir={session}/logs", f"--session-dir={session}", f"--gcs-address={address}",
     f"--cluster-id-hex={client.cluster_id.hex()}", f"--node-ip-address={host}",
-    "--modules-to-load=JobHead", "--disable-frontend",
+    "--modules-to-load=JobHead,NodeHead",
 ]
 program = os.path.join(os.path.dirname(ray.dashboard.__file__), "dashboard.py")
 os.execv(sys.executable, [sys.executable, program, *arguments])
@@ -213,7 +214,7 @@ class RayKit(LabKit):
 
     @contextmanager
     def jobs(self) -> Iterator[None]:
-        """Serves `ray job submit`: the one module of Ray's dashboard that is needed for it."""
+        """Serves `ray job submit`: the two modules of Ray's dashboard that are needed for it."""
         words = shlex.join([*settings(), sys.executable, "-c", _JOBS_PROGRAM, self.cluster])
         line = f"exec >/run/ray-jobs.log 2>&1; env {words} </dev/null &"
         done = self.lab.exec(self.first, ["sh", "-c", f"{line} echo $! >/run/ray-jobs.pid"])
@@ -228,7 +229,8 @@ class RayKit(LabKit):
 
     def submit(self, directory: str, line: str, run: str) -> Background:
         """Starts `ray job submit` there, which ends with the job."""
-        return self.begin(f"{self.job_line('submit')} --working-dir {directory} -- env {line}", run)
+        options = shlex.join(["--working-dir", directory, "--runtime-env-json", PATIENT])
+        return self.begin(f"{self.job_line('submit')} {options} -- env {line}", run)
 
     def job_line(self, action: str) -> str:
         """The line of a script that does something with jobs."""

@@ -247,3 +247,11 @@ def test_a_host_that_comes_too_late_is_closed_all_the_same() -> None:
     is_over.set()
     assert has_ended.wait(5)
     assert not node.spawned
+
+
+def test_an_error_that_all_hosts_share_is_said_once() -> None:
+    error = PreflightError("no cluster", fix="start it")
+    errors = {"a": error, "b": error}
+    assert str(module.combine(errors, 2)) == "a, b: no cluster (start it)"
+    errors["b"] = PreflightError("no disk", where="b")
+    assert "2 of 2 hosts" in module.combine(errors, 2).what

@@ -297,6 +297,8 @@ def combine(errors: Mapping[str, TianJiError], num_hosts: int) -> TianJiError:
     first = next(iter(causes.values()))
     if len(causes) == 1:
         return first
+    if len({error.what for error in causes.values()}) == 1:  # of what they have in common
+        return type(first)(first.what, where=", ".join(causes), fix=first.fix)
     others = "".join(f"\n    {error}" for error in causes.values())
     what = f"{len(causes)} of {num_hosts} hosts could not be made ready{others}"
     return type(first)(what, where=", ".join(causes), fix=first.fix)

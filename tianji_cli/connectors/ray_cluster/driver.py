@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 import threading
@@ -32,6 +33,7 @@ from tianji_cli.connectors.ray_cluster.orders import (
 from tianji_cli.connectors.ray_cluster.placing import START_S, place
 
 WORDS_S = 2.0
+LEAVE_S = 5
 
 
 class Driver:
@@ -108,7 +110,8 @@ def _feed(near: socket.socket, actor: Any) -> None:  # noqa: ANN401 - a handle o
 
 
 def _leave() -> NoReturn:
-    """Leaves the cluster, which ends all actors."""
+    """Leaves the cluster, which ends all actors; without it, if it does not answer."""
+    signal.alarm(LEAVE_S)  # whose default is to end the process, whatever Ray is doing
     ray.shutdown()
     os._exit(0)
 

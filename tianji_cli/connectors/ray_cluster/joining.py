@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
@@ -59,6 +60,14 @@ def join(address: str, *, is_open: bool) -> None:
             f"this machine cannot be a driver of the Ray cluster: {first_line(error)}",
             fix="run this on a node of the cluster, or with `ray job submit`; " + _DOCS,
         ) from error
+    _ignore_signals()  # after Ray has set its own
+
+
+def _ignore_signals() -> None:
+    """Whoever ends a job signals every process of it at once. This one is needed until the run has
+    ended gracefully, and then the command ends it by its input."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _check_port(address: str) -> None:
