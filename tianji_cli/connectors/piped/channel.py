@@ -101,16 +101,28 @@ class ProcessChannel:
 
 
 class ThreadChannel:
-    """A keeper in a thread of this process."""
+    """A keeper in a thread of this process.
+
+    Raises:
+        OSError: This process can open no more files.
+    """
 
     def __init__(self) -> None:
         self._near, self._far = socket.socketpair()
-        self._thread = threading.Thread(target=self._serve, name="keeper", daemon=True)
+        try:
+            keeper = Keeper(self._far.fileno(), self._far.fileno(), None)
+        except OSError:
+            self._near.close()
+            self._far.close()
+            raise
+        self._thread = threading.Thread(
+            target=self._serve, args=(keeper,), name="keeper", daemon=True
+        )
         self._thread.start()
 
-    def _serve(self) -> None:
+    def _serve(self, keeper: Keeper) -> None:
         with self._far:
-            Keeper(self._far.fileno(), self._far.fileno(), None).serve()
+            keeper.serve()
 
     def read(self, max_bytes: int) -> bytes:
         data = self._near.recv(max_bytes)
