@@ -203,7 +203,7 @@ def test_policy_gpu_only_refuses_wrappers_by_name():
     )
     graph = build_graph(read_policy("gpu-only"), experiment)
     with pytest.raises(ConfigError, match="FlattenObservation") as caught:
-        make_blueprint(experiment, graph.cut, gpus=[])
+        make_blueprint(experiment, graph.cut)
     assert caught.value.where == "env.wrappers"
 
 

@@ -74,8 +74,9 @@ def test_every_role_accounts_for_the_whole_run(trace: Path):
         for row in rows:
             assert set(row.sections_s) <= set(SECTIONS)
             assert sum(row.sections_s.values()) == pytest.approx(row.wall_s, abs=1e-6)
-        assert sum(row.wall_s for row in rows) == pytest.approx(summary.wall_s, rel=0.05)
-        assert rows[-1].t_s == pytest.approx(summary.wall_s, rel=0.05)
+        # The tenths in which it is begun and ended are some per cent of so short a run.
+        assert sum(row.wall_s for row in rows) == pytest.approx(summary.wall_s, abs=0.3)
+        assert rows[-1].t_s == pytest.approx(summary.wall_s, abs=0.3)
 
 
 def test_sections_agree_with_what_a_learner_says_of_itself(trace: Path):

@@ -5,6 +5,7 @@ Nothing here waits for time to pass: a stranger's refusal is an event that its o
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -238,12 +239,14 @@ DROPPED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_DISCONNECTED
 
 def knock(socket: zmq.Socket[bytes], endpoint: str) -> None:
     """Sends a valid message as a stranger would, until the server has turned it away."""
+    message = bytes(make_codec().encode(Start(origin_ns=666), "buffer-0")[0])
     monitor = socket.get_monitor_socket(REFUSED | DROPPED)
     try:
         socket.set(zmq.LINGER, 0)
         socket.set(zmq.IDENTITY, b"actor-0")
         socket.connect(endpoint)
-        socket.send(bytes(make_codec().encode(Start(origin_ns=666), "buffer-0")[0]))
+        with suppress(zmq.Again):  # turned away before it could speak: nobody takes it any more
+            socket.send(message, zmq.NOBLOCK)
         assert monitor.poll(int(PATIENCE_S * 1000)), "the stranger was never turned away"
         recv_monitor_message(monitor)
     finally:
