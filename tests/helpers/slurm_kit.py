@@ -94,7 +94,9 @@ class SlurmKit(LabKit):
             states = dict(line.split() for line in lines.split("\n") if line)
             for name, state in states.items():
                 if state.startswith(("down", "drain")):
-                    self.call("scontrol", "update", f"NodeName={name}", "State=RESUME")
+                    # It may have returned by itself in the meantime, which scontrol refuses to do.
+                    resume = ["scontrol", "update", f"NodeName={name}", "State=RESUME"]
+                    self.lab.exec(self.first, resume)
             return list(states.values()) == ["idle"] * len(self.hosts)
 
         wait_until(are_idle, within_s, "all nodes are idle")

@@ -207,8 +207,14 @@ def test_the_node_of_the_script_fails_and_the_job_goes_on_without_it(login: Logi
     slurm.call("scontrol", "update", f"JobId={job.number}", "StartTime=now")
     login.wait_for_training(job, "run-2")
     assert "resumes run from version" in login.job_log("run")
-    login.tianji("down", "run", "--trust")
+    said = login.tianji("down", "run", "--trust", code=7)
+    assert f"{second}: not asked" in said
     slurm.assert_nothing_left(hosts=[host for host in slurm.hosts if host != second])
+    slurm.lab.start(second)
+    slurm.start_node(second)
+    slurm.await_idle()
+    assert f"{second}: nothing is left" in login.tianji("down", "run", "--trust")
+    slurm.assert_nothing_left()
 
 
 @pytest.mark.slow
