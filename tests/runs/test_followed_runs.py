@@ -10,7 +10,7 @@ import pytest
 
 from engine.errors import HostUnreachableError
 from tests.helpers.fake_node import FakeNode
-from tianji_cli.commands.logs import MAX_TAIL_BYTES, LogsRequest, _print_new
+from tianji_cli.commands.logs import MAX_TAIL_BYTES, print_new, select
 from tianji_cli.config.inventory import Host
 from tianji_cli.connectors.base import Node
 from tianji_cli.runs import detached
@@ -105,10 +105,9 @@ class Following:
     def __init__(self, paths: RunPaths, capsys: pytest.CaptureFixture[str]) -> None:
         self._paths, self._capsys = paths, capsys
         self._positions: dict[Path, int] = {}
-        self._request = LogsRequest(run="r", role=None, follows=True, num_lines=0)
 
     def look(self, *, is_last: bool = False) -> list[str]:
-        _print_new(self._paths, self._request, self._positions, is_last=is_last)
+        print_new(select(self._paths, None), self._positions, is_last=is_last)
         return self._capsys.readouterr().out.splitlines()
 
 

@@ -16,7 +16,7 @@ from engine.supervision.host_state import HostState, state_path, write_state
 from engine.supervision.run_inspector import stop
 from tests.helpers.running import EASY
 from tests.helpers.ssh_kit import REPOSITORY
-from tianji_cli.commands.down import _words
+from tianji_cli.commands.down import words_of_answer
 from tianji_cli.config.inventory import Host
 from tianji_cli.runs.detached import HostAnswer
 from tianji_cli.storage.deployment import HostPart
@@ -88,7 +88,7 @@ def test_who_does_not_end_in_time_is_killed_and_that_is_said(tmp_path: Path) -> 
         assert not stop(tmp_path, "r", "here", 0.2).was_forced, "it is gone already"
     host = Host(name="here", connection="local", address="", ports=None)
     part = HostPart(host=host, python="", source="", run_dir=str(tmp_path))
-    words = _words(HostAnswer(part, findings))
+    words = words_of_answer(HostAnswer(part, findings))
     assert words == "nothing is left; it did not end within 25 s, so it was killed"
 
 
