@@ -86,6 +86,7 @@ def login(slurm: SlurmKit) -> Iterator[LoginNode]:
         yield LoginNode(slurm, shared, Path(shared))
         slurm.call("scancel", "--quiet", "--full", "--signal=KILL", "--user=root")
         slurm.call("scancel", "--quiet", "--user=root")
+        wait_until(lambda: not slurm.call("squeue", "--noheader"), 60, "no job writes any more")
         check_histories(Path(shared))
     finally:
         shutil.rmtree(shared, ignore_errors=True)
