@@ -90,7 +90,7 @@ def test_the_reference_study_is_every_experiment_as_written():
         ("tasks.cartpole.variants={}", ["no variant is left"]),
         ("tasks.cartpole.variants={'a b': {}}", ["a b"]),
         ("tasks.cartpole.variants.local-lag0={seed: 3}", ["seeds belong to the study"]),
-        ("tasks.cartpole.variants.local-lag0={actor: 3}", ["unknown key 'actor'", "'actors'"]),
+        ("tasks.cartpole.variants.local-lag0={acters: 3}", ["unknown key 'acters'", "'actors'"]),
         ("tasks.cartpole.experiment=cartpole_pop", ["no such file", "'cartpole_ppo'"]),
     ],
 )
