@@ -16,6 +16,7 @@ from engine.messages import COORDINATOR
 from tests.helpers.keepers import KeptNode
 from tests.helpers.running import no_new_descriptor
 from tianji_cli.config.inventory import Host
+from tianji_cli.connectors import local
 from tianji_cli.connectors.base import Connection
 from tianji_cli.connectors.local import LocalNode
 from tianji_cli.interrupts import Interrupts
@@ -89,7 +90,8 @@ def test_a_clock_that_cannot_be_asked_is_an_error_that_says_so(
         measure_clock(here, "python3")
 
 
-def test_this_machine_lets_go_of_what_it_has_started() -> None:
+def test_this_machine_lets_go_of_what_it_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "LEAVE_S", 20.0)  # however busy the machine is
     with no_new_descriptor():
         node = LocalNode("a")
         connections = [node.spawn(["cat"], {}) for _ in range(NUM_PROGRAMS)]

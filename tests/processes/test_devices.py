@@ -58,7 +58,6 @@ def test_central_inference_on_a_device_learns_what_local_learns_and_is_resumed(t
     )
     versions = [row["version"] for row in rows(results / "central", "weights")]
     assert versions == list(range(len(versions))), "each was published once, in order"
-    assert rows(results / "central", "evaluations")
     more = ("up", "--resume", "central", "--name", "more", "-s", "stop.env_steps=6000")
     ended, _, err = tianji(*more).end(60)
     assert ended == 3
@@ -68,6 +67,18 @@ def test_central_inference_on_a_device_learns_what_local_learns_and_is_resumed(t
     ended, _, err = tianji(*more, *QUIET, *elsewhere).end(120)
     assert ended == 0, err
     assert devices_of(results, "more") == {}
+
+
+def test_an_evaluation_on_a_device_can_end_a_run(tianji, tmp_path):
+    judged = ("-s", "stop.judge=evaluation", "-s", "stop.return_threshold=1")
+    evaluated = ("-s", "evaluation.episodes=2", "-s", "evaluation.device=cuda:1")
+    ended = tianji(
+        "up", "--name", "judged", "-s", "learner.compile=off", *evaluated, *judged, **TWO
+    )
+    code, _, err = ended.end(120)
+    assert code == 0, err
+    assert devices_of(tmp_path / "results", "judged")["evaluator-0"] == "cpu:1"
+    assert rows(tmp_path / "results" / "judged", "evaluations")
 
 
 @pytest.mark.slow

@@ -115,6 +115,7 @@ class ThreadChannel:
             self._near.close()
             self._far.close()
             raise
+        self._ended = threading.Event()
         self._thread = threading.Thread(
             target=self._serve, args=(keeper,), name="keeper", daemon=True
         )
@@ -128,6 +129,7 @@ class ThreadChannel:
         data = self._near.recv(max_bytes)
         if not data:
             self._near.close()
+            self._ended.set()
         return data
 
     def write(self, data: bytes) -> None:
@@ -141,5 +143,6 @@ class ThreadChannel:
         return ""
 
     def wait(self, timeout_s: float) -> None:
-        """Waits for the keeper's end."""
+        """Waits for the keeper's end, and until that has been read."""
         self._thread.join(timeout_s)
+        self._ended.wait(timeout_s)
