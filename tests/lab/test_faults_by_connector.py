@@ -52,11 +52,15 @@ def behind_ssh(slurm: SlurmKit) -> str:
 
 
 def role_on(job: Job, host: str) -> str:
-    """The only role of a host."""
-    (role,) = [
-        row["role"] for row in job.rows("events") if row["kind"] == "joined" and row["host"] == host
-    ]
-    return str(role)
+    """The only role of a host. Tables come here one after the other, so this one can be late."""
+
+    def roles() -> list[str]:
+        joined = [row for row in job.rows("events") if row["kind"] == "joined"]
+        return [str(row["role"]) for row in joined if row["host"] == host]
+
+    wait_until(roles, 30, f"a role has joined on {host}\n{job.said}")
+    (role,) = roles()
+    return role
 
 
 def kill(slurm: SlurmKit, host: str, pid: int) -> float:
