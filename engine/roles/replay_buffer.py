@@ -112,6 +112,8 @@ class ReplayBufferRole(TicketBuffer):
         self._has_reached_limit = False
         self._saving: int | None = None
         """Version of the checkpoint for which the store is being saved."""
+        self._saves_last = False
+        """Whether that is for the last checkpoint."""
         self._due: int | None = None
         """Of the last checkpoint, once it is known: saved when all rollouts have arrived."""
         self._drained_at_s = math.inf
@@ -185,6 +187,7 @@ class ReplayBufferRole(TicketBuffer):
         """The learner asks for it after the last batch that it has trained; the one after that can
         have been drawn already."""
         self._saving, before = version, self._consumed_before
+        self._saves_last = self._is_drained
         save = SaveReplay(
             version=version,
             limiter=self._limiter.state,
@@ -213,7 +216,7 @@ class ReplayBufferRole(TicketBuffer):
 
     def _saved(self, event: ReplaySaved, now_s: float) -> list[Command]:
         self._saving = None
-        is_final = self._is_drained and event.version == self._due
+        is_final = self._saves_last  # not told by the version: one before can have the same
         if event.error:
             told = self._note("checkpoint-failed", f"its replay store: {event.error}", now_s)
         else:

@@ -314,15 +314,16 @@ def test_the_last_store_is_saved_once_all_rollouts_are_there(error: str):
     assert bool(stopped.error) is bool(error)
 
 
-def test_a_store_that_is_being_saved_when_the_run_ends_is_finished_before_the_last_one():
+@pytest.mark.parametrize("version", [0, 3], ids=["before", "same version"])
+def test_a_store_that_is_being_saved_when_the_run_ends_is_finished_before_the_last_one(version):
     role = make_role()
     insert(role, 0)
-    role.handle(ReplayDue(version=0), 4.0)
+    role.handle(ReplayDue(version=version), 4.0)
     role.handle(ReplayDue(version=3, is_final=True), 5.0)
     commands = role.handle(Stop(sent_rollouts={"actor-0": 1}), 5.0)
     assert not has(commands, SaveReplay)
     assert not stopped_in(commands)
-    assert only(role.handle(ReplaySaved(0), 5.2), SaveReplay).version == 3
+    assert only(role.handle(ReplaySaved(version), 5.2), SaveReplay).version == 3
     assert stopped_in(role.handle(ReplaySaved(3), 5.4))
 
 
