@@ -79,6 +79,9 @@ ASKED_S = 20.0
 GIVE_UP_S = 26.0
 """Beside the coordinator, a run that SIGTERM has not stopped by then is killed: `tianji down` has
 done so a second earlier, and a cluster manager does so 30 s after its SIGTERM."""
+ONE_BY_ONE_S = 0.25
+"""A manager that ends a job signals one process after the other: a role can fail because of it
+before this supervisor is asked to end."""
 EXIT_S = 5.0
 """Time-out for roles to exit after the coordinator."""
 
@@ -218,15 +221,24 @@ class Supervisor:
                 cause=cause,
                 log_tail=log_tail(run.children.log_of(report.address)),
             )
-            if report.is_clean or self._link.num_requests:
+            if is_coordinator and not report.is_clean:
+                self._explain(exited)
+            elif report.is_clean or self._link.num_requests:
                 # Possibly expected: the message that ends the run can still be in transit.
                 self._timers.add(TERMINATE_S, lambda: self._explain(exited))
             else:
-                self._explain(exited)
+                self._timers.add(ONE_BY_ONE_S, lambda: self._explain_unless_asked(exited))
         if is_coordinator:
             self._is_over = True
             run.end_within(EXIT_S if report.is_clean else 0.0)
         self._state_changed()
+
+    def _explain_unless_asked(self, exited: RoleExited) -> None:
+        """If SIGTERM has come since, its exit is possibly a part of the same end."""
+        if self._link.num_requests:
+            self._timers.add(TERMINATE_S, lambda: self._explain(exited))
+        else:
+            self._explain(exited)
 
     def _explain(self, exited: RoleExited) -> None:
         """Reports an unexpected exit."""

@@ -19,7 +19,13 @@ from engine.messages import (
 )
 from engine.supervision import supervisor as module
 from engine.supervision.host_run import TERMINATE_S
-from engine.supervision.supervisor import ASKED_S, GIVE_UP_S, LOST_CONTROLLER_S, Supervisor
+from engine.supervision.supervisor import (
+    ASKED_S,
+    GIVE_UP_S,
+    LOST_CONTROLLER_S,
+    ONE_BY_ONE_S,
+    Supervisor,
+)
 
 
 class FakeLink:
@@ -145,6 +151,22 @@ def test_an_actor_that_fails_by_the_same_sigterm_does_not_fail_the_run(monkeypat
     assert scene.said == []
     scene.wait(0.2)
     assert [type(message) for message in scene.said] == [RoleExited], "it still runs without it"
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_nor_one_that_fails_a_moment_before_the_sigterm_is_here(monkeypatch, is_asked):
+    scene = Scene(monkeypatch, "actor-0")
+    monkeypatch.setattr(FakeLink, "num_requests", 0)
+    scene.supervisor._exited(
+        scene.run,  # type: ignore[arg-type]
+        Exited(address="actor-0", cause="ended with code 1", is_clean=False),
+    )
+    assert scene.said == []
+    monkeypatch.setattr(FakeLink, "num_requests", int(is_asked))
+    scene.wait(ONE_BY_ONE_S + 0.01)
+    assert len(scene.said) == (not is_asked)
+    scene.wait(TERMINATE_S)
+    assert [type(message) for message in scene.said] == [RoleExited]
 
 
 def test_a_second_request_kills(monkeypatch):
