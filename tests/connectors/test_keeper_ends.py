@@ -152,7 +152,7 @@ def test_a_keeper_that_hears_nothing_gives_up() -> None:
     *_, (end, _) = call.frames(20)
     assert end["code"] == 0, "it has read the end of its input"
     until(lambda: is_gone(channel.process.pid))
-    with pytest.raises(HostUnreachableError, match="its keeper ended"):
+    with pytest.raises(HostUnreachableError, match="the connection broke"):
         link.call("exists", {"path": "/"})
 
 
