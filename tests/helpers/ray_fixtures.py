@@ -7,9 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.helpers.histories import check_histories
-from tests.helpers.lab_fixtures import lab_of
-from tests.helpers.lab_kit import RESULTS
+from tests.helpers.cluster_fixtures import for_one_test, started
 from tests.helpers.ray_kit import RayKit
 
 
@@ -18,20 +16,11 @@ def ray_of_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayKit]
     """Started once; its hosts are its own."""
     if importlib.util.find_spec("ray") is None:
         pytest.skip("no Ray here: pip install --constraint constraints.txt 'ray[default]'")
-    for lab in lab_of(2, tmp_path_factory.mktemp("ray") / "lab"):
-        kit = RayKit(lab)
-        try:
-            kit.start()
-            yield kit
-        finally:
-            kit.stop()
+    yield from started(RayKit, 2, tmp_path_factory.mktemp("ray") / "lab")
 
 
 @pytest.fixture
 def ray_cluster(ray_of_session: RayKit) -> Iterator[RayKit]:
     """Both nodes alive and empty before each test, after which every run tells a possible
     history."""
-    kit = ray_of_session
-    yield kit
-    check_histories(kit.seen_from_here(kit.first, RESULTS))
-    kit.forget()
+    yield from for_one_test(ray_of_session)

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.helpers.histories import check_histories
-from tests.helpers.lab_fixtures import lab_of
-from tests.helpers.lab_kit import RESULTS
+from tests.helpers.cluster_fixtures import for_one_test, started
 from tests.helpers.slurm_kit import SlurmKit
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sbatch")
@@ -21,19 +19,10 @@ def slurm_of_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     if missing := [name for name in PROGRAMS if shutil.which(name, path=path) is None]:
         pytest.skip(f"no Slurm here: {', '.join(missing)} not installed")
-    for lab in lab_of(4, tmp_path_factory.mktemp("slurm") / "lab"):
-        kit = SlurmKit(lab)
-        try:
-            kit.start()
-            yield kit
-        finally:
-            kit.stop()
+    yield from started(SlurmKit, 4, tmp_path_factory.mktemp("slurm") / "lab")
 
 
 @pytest.fixture
 def slurm(slurm_of_session: SlurmKit) -> Iterator[SlurmKit]:
     """All nodes idle and empty before each test, after which every run tells a possible history."""
-    kit = slurm_of_session
-    yield kit
-    check_histories(kit.seen_from_here(kit.first, RESULTS))
-    kit.forget()
+    yield from for_one_test(slurm_of_session)
