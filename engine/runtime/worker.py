@@ -64,12 +64,7 @@ def run_worker(
     Raises:
         TianJiError: Its socket cannot be bound, or the role failed.
     """
-    faulthandler.enable()
-    offer_stack()
-    end_by(END_SIGNAL)
-    pin(spec.cores)
-    give_way(spec.roles)
-    torch.set_num_threads(spec.threads)
+    _settle(spec)
     orphan_watch = OrphanWatch()
     clock = LoopClock(common.clock_offset_ns)
     own = blueprint.of_group(_group_of(spec.roles, blueprint))
@@ -107,6 +102,16 @@ def run_worker(
         _announce(spec.roles, common.host, loop, sockets)
         print(f"{spec.address} is process {os.getpid()} on {common.host}", flush=True)
         loop.run()
+
+
+def _settle(spec: WorkerSpec) -> None:
+    """How this process is ended and looked at, and its share of the processor."""
+    faulthandler.enable()
+    offer_stack()
+    end_by(END_SIGNAL)
+    pin(spec.cores)
+    give_way(spec.roles)
+    torch.set_num_threads(spec.threads)
 
 
 def _announce(roles: Sequence[str], host: str, loop: Loop, sockets: Sockets) -> None:
