@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -96,6 +97,16 @@ def test_a_profile_tells_steps_from_actions_and_waiting_for_a_core_from_work(tmp
     assert costs.update.mean_s == pytest.approx(0.04 * 0.2 / 0.42)
     reports = len(found.production) + 2 * len(found.consumption)
     assert costs.report_s == pytest.approx((6 * 0.03 - 0.003 * found.wall_s) / reports)
+
+
+def test_the_update_of_a_learner_on_a_device_takes_as_long_as_it_took(tmp_path: Path):
+    """Its own thread only waits meanwhile."""
+    paths = run_of(tmp_path, *profile("learner-0", 0.02, updating=0.9))
+    manifest = json.loads(paths.manifest.read_text())
+    assert costs_of(measured(paths)).update.mean_s < 0.01
+    manifest["processes"] = {"learner-0": {"host": "a", "devices": {"learner-0": "cuda:0"}}}
+    paths.manifest.write_text(json.dumps(manifest))
+    assert costs_of(measured(paths)).update.mean_s == pytest.approx(0.04)
 
 
 def test_the_first_fifth_and_what_was_not_compiled_yet_do_not_count(tmp_path: Path):

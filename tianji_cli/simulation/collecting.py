@@ -9,12 +9,10 @@ from engine.messages import StepTaken
 from engine.roles.commands import CollectRollout, Command, LoadWeights, StepEnvironment, TakeStep
 from engine.roles.events import EnvironmentStepped, Event, RolloutCollected, StepWanted
 from engine.rollout import Rollout, RolloutInfo
+from engine.runtime.loop import SLICE_S
 from tianji_cli.simulation.costs import Cost
 from tianji_cli.simulation.performers import NO_BYTES, Common, Idle
 from tianji_cli.simulation.process import Done, SimulatedProcess
-
-SLICE_S = 0.01
-"""As of `engine.runtime.loop`: what is collected beside other roles stops for them after this."""
 
 
 @dataclass

@@ -36,10 +36,8 @@ def costs_of(measured: Measured) -> Costs:
     measured.check()
     env_step, act = _vector_steps(measured)
     rows = measured.consumption
-    steps = (rows[-1].updates_total - rows[0].updates_total) / (len(rows) - 1)
-    if measured.graph.cut.groups > 1:
-        first = [row for row in rows if row.learner == rows[0].learner]
-        steps = (first[-1].updates_total - first[0].updates_total) / max(len(first) - 1, 1)
+    one = [row for row in rows if row.learner == rows[0].learner]
+    steps = (one[-1].updates_total - one[0].updates_total) / max(len(one) - 1, 1)
     return Costs(
         basis=_basis(measured),
         collect=_collect(measured, env_step, act),
@@ -128,7 +126,7 @@ def _update(measured: Measured) -> Cost:
     walls = [row.update_s for row in measured.consumption]
     learners, busy_s = measured.roles("learner"), _seconds(measured.roles("learner"))
     own = 1.0
-    if not measured.graph.cut.is_on_device:
+    if not measured.trains_on_device:
         if learners:
             own = sum(role.cpu_s for role in learners) / max(busy_s, 1e-9)
         elif measured.is_alone("learner"):

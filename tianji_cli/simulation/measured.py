@@ -75,6 +75,14 @@ class Measured:
         """Batches that were measured."""
         return [row for row in self.run.consumption if row.t_s > self.begin_s]
 
+    @cached_property
+    def trains_on_device(self) -> bool:
+        """Whether a learner computed elsewhere than on the processor."""
+        processes = self.run.manifest.section("processes").values()
+        devices = [item.get("devices", {}) for item in processes if isinstance(item, dict)]
+        on_device = any(role.startswith("learner-") for roles in devices for role in roles)
+        return self.graph.cut.is_on_device or on_device
+
     @property
     def wall_s(self) -> float:
         """How long it was measured."""

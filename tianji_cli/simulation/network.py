@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from engine.wire.chunking import CHUNK_BYTES
 from tianji_cli.config.cluster import ClusterNetworkSpec
 
 LOCAL_S = 50e-6
 """Between processes of one host: a Unix socket, or a doorbell; contents are in shared memory."""
-CHUNK_BYTES = 1 << 20
 SMALL_BYTES = 4096
 """Frames up to this take no noticeable part of a link."""
 MEGA = 1e6

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from engine.messages import Report
-from engine.trace.records import Consumption, Merge, Production, Replay, Staleness
+from engine.trace.records import Consumption, Production, Replay, Staleness
 from engine.trace.summary import steady_rate_per_s
 from tianji_cli.simulation.timeline import Timeline
 
@@ -36,14 +36,14 @@ class Tally:
         timeline: Simulated time.
 
     Attributes:
-        num_reports, num_batches, num_merges: So far.
+        num_reports, num_batches: So far.
         collect_s: Of all actors together, since `reset`.
         lags: Env steps by lag, since `reset`.
     """
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
-        self.num_reports = self.num_batches = self.num_merges = 0
+        self.num_reports = self.num_batches = 0
         self.collect_s = 0.0
         self.lags: Counter[int] = Counter()
         self._spans: dict[int, _Span] = {}
@@ -72,8 +72,6 @@ class Tally:
                     self._consume(env_steps)
                 case Staleness(steps_by_lag=steps_by_lag):
                     self.lags.update(steps_by_lag)
-                case Merge():
-                    self.num_merges += 1
 
     def _produced(self, row: Production) -> None:
         self.collect_s += row.collect_s

@@ -18,7 +18,9 @@ from engine.roles.evaluator import EvaluatorRole
 from engine.roles.learner import LearnerRole
 from engine.roles.reducer import ReducerRole
 from engine.roles.replay_buffer import ReplayBufferRole, SavedCounts
+from engine.wire.header import HEADER_BYTES
 from engine.wire.learner_ring import SHORT_BYTES
+from engine.wire.outgoing import MAX_IN_FLIGHT_BYTES, MIN_IN_FLIGHT
 from tianji_cli.config.cluster import ClusterSpec
 from tianji_cli.planning.placement import Placement
 from tianji_cli.simulation.adapted import Adapted
@@ -41,10 +43,6 @@ from tianji_cli.simulation.training import Meeting, Training
 WEIGHT, NICE_WEIGHT = 1024.0, 335.0
 """Of the kernel's scheduler, at a niceness of 0 and of 5 (`engine.host.cores`)."""
 NICE = frozenset({"actor", "environment", "evaluator"})
-MAX_IN_FLIGHT_BYTES = 64 * 2**20
-MIN_IN_FLIGHT = 4
-"""Weights on their way to one process, as of `engine.wire.outgoing`."""
-HEADER_BYTES = 128
 
 
 class SimulatedWorld:

@@ -63,6 +63,7 @@ def refuse_with_simulate(request: UpRequest, svg: Path | None) -> None:
         "INVENTORY": (request.inventory, "--cluster FILE says what the hosts are like"),
         "--experiment": (request.experiment, "the experiment is that of the run; -s changes it"),
         "--limit": (request.limit, "the numbers of hosts are those of --simulate"),
+        "--slurm": (request.uses_slurm, "the numbers of hosts are those of --simulate"),
         "--svg": (svg, "--plot DIR writes the figure of a simulation"),
     }
     for where, (value, fix) in given.items():

@@ -151,7 +151,7 @@ def check_costs_hold(measured: Experiment, wanted: Experiment) -> None:
     """Raises ConfigError if what is wanted costs something else than what was measured."""
     changed = [
         name
-        for name in ("network", "modules", "learner", "evaluation")
+        for name in ("network", "modules", "learner", "actor", "evaluation")
         if getattr(measured, name) != getattr(wanted, name)
     ]
     same = {"num_envs": measured.env.num_envs, "step_latency_ms": measured.env.step_latency_ms}
