@@ -15,7 +15,7 @@ from tests.helpers.synthetic_run import write_synthetic_run
 from tianji_cli.config.inventory import Host
 from tianji_cli.runs.job_files import borrowed, bring, may_be_elsewhere, node_of
 from tianji_cli.runs.submitted import SubmittedRun
-from tianji_cli.slurm.job_record import SubmittedJob, read_job
+from tianji_cli.slurm.job_record import SubmittedJob, note_own_job, read_job
 from tianji_cli.slurm.job_state import job_state
 from tianji_cli.storage.consent import Consent
 from tianji_cli.storage.deployment import Deployment, HostPart, read_deployment
@@ -62,7 +62,9 @@ class DiskNode:
 @pytest.fixture
 def run(tmp_path: Path) -> SubmittedRun:
     (tmp_path / "results/run").mkdir(parents=True)
-    return SubmittedRun(tmp_path / "results", SubmittedJob(run_id="run", job="42"))
+    job = SubmittedJob(run_id="run", job="42")
+    note_own_job(job)
+    return SubmittedRun(tmp_path / "results", job)
 
 
 def written(disk: Path, run: SubmittedRun, name: str = "run", *, is_collected: bool = True) -> Path:

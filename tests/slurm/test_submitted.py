@@ -32,13 +32,6 @@ EXPERIMENT = "experiments/cartpole_ppo.yaml"
 
 
 @pytest.fixture
-def slurm(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
-    fake = FakeSlurm(tmp_path_factory.mktemp("slurm"))
-    monkeypatch.setenv("PATH", fake.install())
-    return fake
-
-
-@pytest.fixture
 def results(tmp_path: Path) -> Path:
     return tmp_path / "results"
 

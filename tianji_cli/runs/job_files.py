@@ -20,6 +20,7 @@ from tianji_cli.provisioning.reaching import Connect, connect
 from tianji_cli.runs.continuing import names_of
 from tianji_cli.runs.mirror import fetch
 from tianji_cli.runs.submitted import SubmittedRun
+from tianji_cli.slurm.batch_script import sbatch_lines
 from tianji_cli.slurm.job_state import JobState
 from tianji_cli.slurm.programs import JobQuery, submit
 from tianji_cli.storage.deployment import (
@@ -57,8 +58,9 @@ def node_of(run: SubmittedRun, state: JobState, reach: Connect = connect) -> Ite
     """The node where the job's script runs or ran.
 
     Raises:
-        TianJiError: It cannot be reached.
+        TianJiError: It cannot be reached, or the run came from elsewhere and was not agreed to.
     """
+    run.need_consent()
     if not state.batch_host:
         raise HostUnreachableError(
             "Slurm no longer says on which node it ran", where=run.words, fix="look for its files"
@@ -87,9 +89,9 @@ def borrowed(node: str, like: JobState) -> Iterator[str]:
         HostUnreachableError: It does not start soon: the node is down, or others use it.
     """
     asked = {"nodelist": node, "partition": like.partition, "account": like.account}
-    options = [f"#SBATCH --{name}={value}" for name, value in asked.items() if value]
+    options = [f"{name}={value}" for name, value in asked.items() if value]
     fixed = ["nodes=1", "job-name=tianji-files", "output=/dev/null", f"time={_LEASE_MIN}"]
-    lines = [*options, *(f"#SBATCH --{option}" for option in fixed)]
+    lines = sbatch_lines([*options, *fixed])
     script = "\n".join(["#!/bin/sh", *lines, f"exec sleep {_LEASE_MIN * 60}", ""])
     query = JobQuery(*submit(script))
     try:

@@ -10,9 +10,10 @@ import msgspec
 
 from tianji_cli.runs.continuing import begun_runs
 from tianji_cli.slurm.batch_script import JOB_LOG
-from tianji_cli.slurm.job_record import SubmittedJob, read_job, write_job
+from tianji_cli.slurm.job_record import SubmittedJob, need_consent, read_job, write_job
 from tianji_cli.slurm.job_state import JobState
 from tianji_cli.slurm.programs import JobQuery
+from tianji_cli.storage.consent import NOBODY, Consent
 from tianji_cli.storage.run_dir import JOB_NAME, RunPaths, directories_with
 
 LOOK_S = 1.0
@@ -27,11 +28,19 @@ class SubmittedRun:
         results: The results directory.
         job: Its job.
         query: Asks Slurm; tests give their own.
+        consent: The user's, to a job that was not submitted here.
     """
 
-    def __init__(self, results: Path, job: SubmittedJob, query: JobQuery | None = None) -> None:
+    def __init__(
+        self,
+        results: Path,
+        job: SubmittedJob,
+        query: JobQuery | None = None,
+        consent: Consent = NOBODY,
+    ) -> None:
         self.results = results
         self.job = job
+        self._consent = consent
         self.query = query or JobQuery(job.job, job.cluster)
 
     @property
@@ -59,6 +68,14 @@ class SubmittedRun:
         """What `up` has said in the job, in all runs."""
         return self.first.root / JOB_LOG
 
+    def need_consent(self) -> None:
+        """Before the job is ended, or its nodes are reached.
+
+        Raises:
+            ConfigError: It was not submitted here, and the user does not agree.
+        """
+        need_consent(self.job, str(self.first.root / JOB_NAME), self._consent)
+
     def look(self) -> JobState:
         """What Slurm says of the job; its end is recorded here, since Slurm forgets it.
 
@@ -66,8 +83,8 @@ class SubmittedRun:
             PreflightError: Slurm cannot be asked.
         """
         state, last = self.query.state(), self.job.last
-        if state.phase == "forgotten" and last is not None:
-            return last
+        if last is not None and state.is_over and not state.batch_host:
+            return last  # the controller has forgotten it; accounting knows less
         if state.phase == "ended" and state != last:
             self._record(last=state)
         return state
@@ -93,28 +110,40 @@ class SubmittedRun:
         return state
 
 
-def find_submitted(results: Path, name: str | None) -> SubmittedRun | None:
+def find_submitted(
+    results: Path, name: str | None, consent: Consent = NOBODY
+) -> SubmittedRun | None:
     """The submitted run of a name, or the newest run if it was submitted; else None.
 
     Args:
         results: The results directory.
         name: A run's id, a unique prefix of one, or its path; None: the newest.
+        consent: The user's.
 
     Raises:
         ConfigError: Its record is damaged.
     """
-    if name is not None and (job := read_job(Path(name))) is not None:
-        return SubmittedRun(Path(name).resolve().parent, job)
+    if name is not None and (job := _job_at(Path(name).resolve())) is not None:
+        return SubmittedRun(Path(name).resolve().parent, job, consent=consent)
     places = [*directories_with(results, BEGUN), *directories_with(results, JOB_NAME)]
     if name is None:
-        job = read_job(max(places)[1]) if places else None
-        return SubmittedRun(results, job) if job is not None else None
+        job = _job_at(max(places)[1]) if places else None
+        return SubmittedRun(results, job, consent=consent) if job is not None else None
     roots = {place.name: place for _, place in places}
     if name in roots:
-        job = read_job(roots[name])
-        return SubmittedRun(results, job) if job is not None else None
+        job = _job_at(roots[name])
+        return SubmittedRun(results, job, consent=consent) if job is not None else None
     # Runs that continue a job's first one start with its name, too.
-    found = [read_job(place) for known, place in roots.items() if name and known.startswith(name)]
+    found = [_job_at(place) for known, place in roots.items() if name and known.startswith(name)]
     jobs = {job.run_id: job for job in found if job is not None}
     is_one = len(jobs) == 1 and None not in found
-    return SubmittedRun(results, jobs.popitem()[1]) if is_one else None
+    return SubmittedRun(results, jobs.popitem()[1], consent=consent) if is_one else None
+
+
+def _job_at(place: Path) -> SubmittedJob | None:
+    """The record of a run's directory; that of the job's first run, if this is a copy of it."""
+    job = read_job(place)
+    if job is None or job.run_id == place.name:
+        return job
+    first = read_job(place.parent / job.run_id)
+    return first if first is not None and first.job == job.job else job

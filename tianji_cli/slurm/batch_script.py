@@ -29,6 +29,7 @@ _OWN = {
     "wait": "the command returns at once; `tianji logs -f` follows the run",
 }
 _OPTION = re.compile(r"[a-z][a-z0-9-]*(=[^\x00-\x1f\x7f]*)?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
 
 
@@ -152,7 +153,7 @@ def batch_script(
         "output=/dev/null",
         f"chdir={directory}",
     ]
-    lines = [f"#SBATCH --{_quoted(option)}" for option in (*own, *options.directives())]
+    lines = sbatch_lines([*own, *options.directives()])
     run_dir, words = shlex.quote(run_dir), shlex.join(command)
     return "\n".join(
         [
@@ -165,6 +166,21 @@ def batch_script(
             "",
         ]
     )
+
+
+def sbatch_lines(options: Sequence[str]) -> list[str]:
+    """The lines of a script that give these options, each as `name` or `name=value`.
+
+    Raises:
+        ConfigError: A value has a control character, which would end its line.
+    """
+    for option in options:
+        if _CONTROL.search(option):
+            name, _, value = option.partition("=")
+            raise ConfigError(
+                f"{value!r} cannot stand in a batch script", where=f"--{name}", fix="rename it"
+            )
+    return [f"#SBATCH --{_quoted(option)}" for option in options]
 
 
 def _quoted(option: str) -> str:

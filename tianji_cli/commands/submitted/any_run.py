@@ -25,7 +25,7 @@ def status_of_run(results: Path, name: str | None, output: Output, *, trusts: bo
         PreflightError: Slurm cannot be asked about its job.
         HostUnreachableError: No host of it answers.
     """
-    if (run := find_submitted(results, name)) is not None:
+    if (run := find_submitted(results, name, Consent(output, trusts))) is not None:
         return submitted_status(run, output, Consent(output, trusts))
     return status_command(results, name, output, trusts=trusts)
 
@@ -37,7 +37,7 @@ def logs_of_run(results: Path, request: LogsRequest, output: Output) -> int:
         ConfigError: No such run or role; or `--json` with `--follow`.
         PreflightError: Slurm cannot be asked about its job.
     """
-    if (run := find_submitted(results, request.run)) is not None:
+    if (run := find_submitted(results, request.run, Consent(output, request.trusts))) is not None:
         return submitted_logs(run, request, output)
     return logs_command(results, request, output)
 
@@ -50,7 +50,7 @@ def fetch_of_run(results: Path, name: str | None, output: Output, *, trusts: boo
         HostUnreachableError: A host does not answer; files of the others are here.
         PreflightError: Files did not arrive, cannot be written here, or Slurm cannot be asked.
     """
-    if (run := find_submitted(results, name)) is not None:
+    if (run := find_submitted(results, name, Consent(output, trusts))) is not None:
         return submitted_fetch(run, output)
     return fetch_command(results, name, output, trusts=trusts)
 
@@ -62,6 +62,6 @@ def end_run(results: Path, name: str | None, output: Output, *, trusts: bool = F
         CleanupError: Something is left, or a host could not be reached.
         PreflightError: Slurm cannot be asked about its job.
     """
-    if (run := find_submitted(results, name)) is not None:
+    if (run := find_submitted(results, name, Consent(output, trusts))) is not None:
         return submitted_down(run, output, Consent(output, trusts))
     return down_command(results, name, output, trusts=trusts)

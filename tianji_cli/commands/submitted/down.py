@@ -32,9 +32,11 @@ def submitted_down(run: SubmittedRun, output: Output, consent: Consent) -> int:
     """Ends the job, brings its files here if they are elsewhere, and cleans up its nodes.
 
     Raises:
+        ConfigError: It was not submitted here, and the user does not agree.
         PreflightError: Slurm cannot be asked.
         CleanupError: The job has not ended, or something is left on a node.
     """
+    run.need_consent()
     state, was_forced = _end_job(run, output)
     hosts = {run.words: HostDown(left=[], was_forced=was_forced)}
     failed = bring_files(run, state, output)

@@ -92,13 +92,22 @@ class _Follower:
                     self._ask()
                     if node is None and may_be_elsewhere(self._run, self._state):
                         node = self._connected(stack)
-                if node is not None:
-                    bring(self._run, node, has_ended=self._state.is_over)
+                if node is not None and not self._bring(node):
+                    node = None  # its job has ended, as the next question to Slurm tells
                 print_new(
                     selected(self._run, self._request), self._positions, is_last=self._state.is_over
                 )
                 if self._state.is_over:
                     return
+
+    def _bring(self, node: Node) -> bool:
+        """Whether what is new could be brought."""
+        try:
+            bring(self._run, node, has_ended=self._state.is_over)
+        except (TianJiError, OSError) as error:
+            self._output.say(f"note: its files do not come any more: {error}", at_verbosity=1)
+            return False
+        return True
 
     def _ask(self) -> None:
         """Says what has changed in the job's state."""

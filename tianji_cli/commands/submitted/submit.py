@@ -17,8 +17,8 @@ from engine.search_path import module_command, own_path
 from tianji_cli.commands.run_request import UpRequest, check_files
 from tianji_cli.output import Output
 from tianji_cli.slurm.batch_script import JobOptions, batch_script
-from tianji_cli.slurm.job_record import SubmittedJob, write_job
-from tianji_cli.slurm.programs import submit
+from tianji_cli.slurm.job_record import SubmittedJob, note_own_job, write_job
+from tianji_cli.slurm.programs import JobQuery, submit
 from tianji_cli.storage.run_dir import (
     RunPaths,
     check_run_id,
@@ -91,8 +91,7 @@ def submit_command(
     with _claimed(request, experiment.name) as paths:
         script = _script(request, options, paths.root)
         write_file(paths.root / SCRIPT_NAME, script)
-        job, cluster = submit(script)
-        write_job(paths.root, SubmittedJob(run_id=paths.run_id, job=job, cluster=cluster))
+        job = _submitted(paths, script)
     if output.is_json:
         output.document(SubmittedDocument(run_id=paths.run_id, job=job, script=script))
         return 0
@@ -118,6 +117,19 @@ def _claimed(request: UpRequest, experiment: str) -> Iterator[RunPaths]:
     except BaseException:
         shutil.rmtree(paths.root, ignore_errors=True)
         raise
+
+
+def _submitted(paths: RunPaths, script: str) -> str:
+    """Gives the script to Slurm; a job that cannot be recorded is cancelled. Its number."""
+    number, cluster = submit(script)
+    job = SubmittedJob(run_id=paths.run_id, job=number, cluster=cluster)
+    try:
+        write_job(paths.root, job)
+    except BaseException:
+        JobQuery(number, cluster).cancel()
+        raise
+    note_own_job(job)
+    return number
 
 
 def _script(request: UpRequest, options: JobOptions, root: Path) -> str:
