@@ -67,7 +67,7 @@ def test_a_strangers_job_is_neither_ended_nor_reached(tmp_path: Path, slurm: Fak
 def test_agreeing_ends_it(tmp_path: Path, slurm: FakeSlurm):
     strangers(tmp_path / "results")
     slurm.says(record("PENDING"))
-    slurm.says_after_cancel(record("CANCELLED"))
+    slurm.says_after_cancel(record("CANCELLED", batch_host=""))
     assert end_run(tmp_path / "results", "theirs", SILENT, trusts=True) == 0
     assert any(call.startswith("scancel") for call in slurm.calls)
 
