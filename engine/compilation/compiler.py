@@ -69,7 +69,8 @@ _OPTIONS: Mapping[str, bool] = {
 
 def main() -> None:
     """Compiles what standard input describes; see the module's first lines."""
-    signal.signal(END_SIGNAL, _end)
+    for number in (END_SIGNAL, signal.SIGTERM):  # of its role; of a manager, or of all its group
+        signal.signal(number, _end)
     name_process("tj-compiler")
     kind, library, workspace, *directories = sys.argv[1:]
     look_in(directories)

@@ -33,16 +33,10 @@ def leave_sigterm_to_supervisor() -> None:
     """Ignores SIGTERM in this process, but not in others that user code starts from it.
 
     A program is started with the default action, since a handler does not survive it; a fork ends
-    as by `end_by`. So an environment can end its own simulator with SIGTERM. A forkserver calls
-    this again in each role that it forks.
+    as by `end_by`. So an environment can end its own simulator or workers with SIGTERM. A
+    forkserver calls this again in each role that it forks.
     """
-    own = os.getpid()
-
-    def ignore_here(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != own:
-            _terminate(number, frame)
-
-    signal.signal(signal.SIGTERM, ignore_here)
+    signal.signal(signal.SIGTERM, _ignore)
     signal.siginterrupt(signal.SIGTERM, False)  # system calls of libraries go on
 
 
@@ -62,6 +56,19 @@ def sigterm_held_back() -> Iterator[None]:
 def deliver_sigterm() -> None:
     """Ends `sigterm_held_back` in a program that was started in it."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Whoever keeps this process ends it by another signal."""
+
+
+def _end_forks_by_sigterm() -> None:
+    """In a fork: also while it waits in a system call, which `signal` lets be interrupted again."""
+    if signal.getsignal(signal.SIGTERM) is _ignore:
+        end_by(signal.SIGTERM)
+
+
+os.register_at_fork(after_in_child=_end_forks_by_sigterm)
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:

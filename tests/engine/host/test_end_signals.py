@@ -13,6 +13,7 @@ from tests.helpers.paths import REPOSITORY
 
 ROLE = """
 import os, signal, subprocess, sys, time
+import psutil
 from engine.host import end_signals as it
 
 it.end_by(it.END_SIGNAL)
@@ -30,9 +31,11 @@ ready, say = os.pipe()
 fork = os.fork()
 if fork == 0:
     os.write(say, b"!")
-    time.sleep(60)
+    os.read(os.pipe()[0], 1)  # as a worker of a vector environment waits for its next step
     os._exit(9)
 os.read(ready, 1)
+while psutil.Process(fork).status() != psutil.STATUS_SLEEPING:
+    time.sleep(0.01)
 os.kill(fork, signal.SIGTERM)
 print(os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]), flush=True)
 os.kill(os.getpid(), it.END_SIGNAL)
@@ -55,7 +58,7 @@ def test_a_role_ignores_sigterm_and_what_its_code_starts_does_not():
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=20,
         check=False,
     )
     program, simulator, fork = map(int, done.stdout.split())
