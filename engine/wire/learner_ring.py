@@ -197,14 +197,15 @@ class LearnerRing:
         """The next piece from the left."""
         while True:
             try:
-                number, frame = self._left.recv_multipart(zmq.DONTWAIT, copy=False)
+                frames = self._left.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 self._wait()
                 continue
-            if number.bytes != _NUMBER.pack(self._received) or len(frame) != num_bytes:
+            due = _NUMBER.pack(self._received)
+            if len(frames) != 2 or frames[0].bytes != due or len(frames[1]) != num_bytes:
                 raise self._failure(self._seat.left, "has sent something else than was due")
             self._received += 1
-            return frame
+            return frames[1]
 
     def _wait(self) -> None:
         """Waits for something from the left, or for news of the connection to the right."""
@@ -220,12 +221,12 @@ class LearnerRing:
             raise self._failure(self._seat.left, f"has sent nothing for {MEET_S:.0f} s")
 
     def _look_at_connection(self) -> None:
-        is_connected = True
+        """A connection that broke does not heal by being made again: a piece can be lost."""
         while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor)["event"]
-            is_connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
-        if self._is_met and not is_connected:
-            self._broken_at_s = time.monotonic()
+            is_broken = self._is_met and event != zmq.EVENT_HANDSHAKE_SUCCEEDED
+            if is_broken and self._broken_at_s is None:
+                self._broken_at_s = time.monotonic()
 
     def _failure(self, process: str, words: str) -> RunFailedError:
         return RunFailedError(

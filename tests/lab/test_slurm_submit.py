@@ -139,7 +139,6 @@ def test_two_jobs_are_submitted_followed_and_ended(login: LoginNode) -> None:
     login.slurm.assert_nothing_left()
 
 
-@pytest.mark.slow
 def test_a_job_that_is_requeued_goes_on_elsewhere_to_the_threshold(login: LoginNode) -> None:
     slurm = login.slurm
     first, second, *others = slurm.hosts
@@ -167,7 +166,6 @@ def test_a_job_that_is_requeued_goes_on_elsewhere_to_the_threshold(login: LoginN
     slurm.assert_nothing_left()
 
 
-@pytest.mark.slow
 def test_the_time_limit_ends_it_with_a_checkpoint(login: LoginNode) -> None:
     """A limit of a minute is too short for a warning: SIGTERM comes twice, at the limit."""
     job = login.submit("run", *ENDLESS, "--nodes=4", "--time=1")
