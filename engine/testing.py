@@ -7,7 +7,7 @@ even environments are terminated, those of odd ones truncated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import gymnasium
@@ -19,6 +19,8 @@ from engine.algorithms.base import Spaces
 from engine.messages import RolloutArrived
 from engine.roles.commands import Command, Send
 from engine.rollout import Layout, Rollout, RolloutInfo, Weights
+from engine.spaces.leaves import AnySpace
+from engine.spaces.team import Team, joint_action, joint_observation, shared_policies
 from engine.spec import (
     CheckpointSpec,
     EnvSpec,
@@ -110,6 +112,21 @@ def discrete_spaces(num_inputs: int = 4, num_actions: int = 3) -> Spaces:
         gymnasium.spaces.Box(-np.inf, np.inf, (num_inputs,), np.float32),
         gymnasium.spaces.Discrete(num_actions),
     )
+
+
+def team_spaces(
+    observations: Mapping[str, AnySpace],
+    actions: Mapping[str, AnySpace],
+    policies: Mapping[str, Sequence[str]] | None = None,
+    state: gymnasium.spaces.Box | None = None,
+    *,
+    has_action_mask: bool = False,
+) -> Spaces:
+    """Spaces of a team; by default all agents share the policy `shared`."""
+    members = policies or {"shared": tuple(observations)}
+    team = Team(tuple(observations), shared_policies(members, observations, actions), state)
+    joint = joint_observation(observations, state)
+    return Spaces(joint, joint_action(actions), has_action_mask, team)
 
 
 def make_experiment(
@@ -223,4 +240,5 @@ __all__ = [
     "only",
     "rollout_arrival",
     "sent",
+    "team_spaces",
 ]

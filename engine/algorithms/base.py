@@ -23,6 +23,7 @@ from engine.layers.inputs import STATE, Inputs
 from engine.rollout import NEXT, Field
 from engine.spaces.leaves import AnySpace
 from engine.spaces.observations import MASK
+from engine.spaces.team import Team
 from engine.spec import NetworkSpec, Spec
 
 Batch: TypeAlias = Mapping[str, Tensor]
@@ -47,11 +48,13 @@ class Spaces:
         observation: What is observed, without an action mask beside it.
         action: As the environment declares it.
         has_action_mask: Whether each observation comes with a mask of valid choices.
+        team: The agents, if there are several; None of an environment for one agent.
     """
 
     observation: AnySpace
     action: AnySpace
     has_action_mask: bool = False
+    team: Team | None = None
 
 
 class EnvSlice(msgspec.Struct, frozen=True):

@@ -1,0 +1,284 @@
+"""A team's batches and actions, agent by agent: what every algorithm for teams needs.
+
+Leading axes are those of the tensors that are given: [B] when acting, [T, B] or [T + 1, B] in a
+batch of rollouts, [N] in a minibatch. The agents of a policy are the axis after them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeGuard
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from engine.algorithms.base import Batch, Spaces
+from engine.errors import ConfigError
+from engine.layers.inputs import Observation
+from engine.rollout import Field
+from engine.spaces.action_parts import action_field, leaf_columns, parts_of
+from engine.spaces.leaves import AnySpace, LeafSpace, leaf_names
+from engine.spaces.observations import (
+    MASK,
+    OBSERVATION,
+    mask_field,
+    observation_fields,
+    observation_leaves,
+)
+from engine.spaces.team import (
+    AGENTS,
+    CENTRAL_STATE,
+    PRESENT,
+    REWARD,
+    TEAM,
+    TERMINATED,
+    SharedPolicy,
+    Team,
+)
+
+IDENTITY, OWN = "agent_id", "own"
+"""Names of the leaves that tell an agent's number, and what it observes itself if that is one array
+and no vector."""
+
+
+@dataclass(frozen=True)
+class AgentSteps:
+    """What each agent of a policy went through in T steps; all [T, B, agents].
+
+    Attributes:
+        valid: Whether it acted, bool: it was there, and the step did not only reset.
+        reward: r_{t+1} of its own, float32; 0 where it did not act.
+        terminated: Whether its own episode ended for good, bool.
+        truncated: Whether it ended for another reason, bool: the value of what it observes then,
+            row t + 1, stands for what would have come.
+    """
+
+    valid: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+
+
+class TeamView:
+    """Takes a team's tensors apart by policy, and puts actions together.
+
+    Args:
+        name: Of the algorithm, for errors.
+        joint: Spaces of the environment.
+
+    Attributes:
+        team: The agents.
+
+    Raises:
+        ConfigError: The environment has one agent.
+    """
+
+    def __init__(self, name: str, joint: Spaces) -> None:
+        if joint.team is None:
+            raise ConfigError(
+                f"{name} is for several agents; the environment has one",
+                where="algorithm.name",
+                fix="use an algorithm for one agent, such as ppo, or an environment of PettingZoo",
+            )
+        self.team: Team = joint.team
+        self._joint = joint
+        self._parts = [parts_of(self._action_of(agent)) for agent in range(len(self.team.agents))]
+        columns = _columns_by_agent(self.team, joint.action)
+        self._columns = {
+            policy.name: torch.tensor([columns[agent] for agent in policy.agents])
+            for policy in self.team.policies
+        }
+        firsts = [0]
+        for parts in self._parts:
+            firsts.append(firsts[-1] + parts.num_logits)
+        self._choices = {
+            policy.name: torch.tensor(
+                [list(range(firsts[agent], firsts[agent + 1])) for agent in policy.agents]
+            )
+            for policy in self.team.policies
+        }
+
+    def _action_of(self, agent: int) -> AnySpace:
+        return self.team.policy_of(agent).action
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The fields of a rollout that every algorithm for teams needs: observations, masks and
+        the joint action."""
+        joint = self._joint
+        num_logits = sum(parts.num_logits for parts in self._parts)
+        mask = [mask_field(num_logits)] if joint.has_action_mask else []
+        return (*observation_fields(joint.observation), *mask, self.action_field)
+
+    @cached_property
+    def action_field(self) -> Field:
+        """Of the joint action: the choices of all agents in turn, then the reals of all agents."""
+        return action_field(self._joint.action)
+
+    def observations(
+        self, values: Mapping[str, Tensor], policy: SharedPolicy, prefix: str = OBSERVATION
+    ) -> Observation:
+        """What the agents of a policy observe, each leaf [..., agents, *shape].
+
+        Args:
+            values: By field name.
+            policy: Whose agents.
+            prefix: `observation`, or `next_observation` in samples from replay.
+        """
+        stacked = {}
+        for name, leaf in observation_leaves(policy.observation).items():
+            (path,) = leaf_names((leaf,), "")
+            names = [
+                f"{prefix}.{AGENTS}.{self.team.agents[agent]}{path}" for agent in policy.agents
+            ]
+            lead = values[names[0]].ndim - len(leaf.space.shape or ())
+            own = torch.stack([values[name] for name in names], lead)
+            stacked[name.removeprefix(OBSERVATION).removeprefix(".")] = own
+        return stacked[""] if list(stacked) == [""] else stacked
+
+    def masks(
+        self, values: Mapping[str, Tensor], policy: SharedPolicy, name: str = MASK
+    ) -> Tensor | None:
+        """The valid choices of a policy's agents, bool [..., agents, choices]; None without masks.
+
+        Args:
+            values: By field name.
+            policy: Whose agents.
+            name: `action_mask`, or `next_action_mask` in samples from replay.
+        """
+        mask = values.get(name)
+        return None if mask is None else mask[..., self._choices[policy.name].to(mask.device)]
+
+    def state(self, values: Mapping[str, Tensor], prefix: str = OBSERVATION) -> Tensor:
+        """What a central critic sees, float32 [..., D]: the environment's central state if it is
+        observed, otherwise all that all agents observe, one after the other."""
+        if self.team.state is not None:
+            state = values[f"{prefix}.{CENTRAL_STATE}"]
+            return state.flatten(state.ndim - len(self.team.state.shape)).to(torch.float32)
+        parts = []
+        for policy in self.team.policies:
+            observed = self.observations(values, policy, prefix)
+            leaves = [observed] if isinstance(observed, Tensor) else list(observed.values())
+            lead = values[f"{prefix}.{TEAM}.{REWARD}"].ndim - 1
+            parts += [leaf.flatten(lead).to(torch.float32) for leaf in leaves]
+        return torch.cat(parts, -1)
+
+    @cached_property
+    def state_size(self) -> int:
+        """D of `state`."""
+        zeros = {
+            field.name: torch.zeros(1, *field.shape)
+            for field in observation_fields(self._joint.observation)
+        }
+        return self.state(zeros).shape[-1]
+
+    def rewards(self, values: Mapping[str, Tensor], prefix: str = OBSERVATION) -> Tensor:
+        """Each agent's own reward for the step that led to a state, float32 [..., all agents]."""
+        return values[f"{prefix}.{TEAM}.{REWARD}"]
+
+    def present(self, values: Mapping[str, Tensor], prefix: str = OBSERVATION) -> Tensor:
+        """Who chooses an action in a state, bool [..., all agents]."""
+        return values[f"{prefix}.{TEAM}.{PRESENT}"] != 0
+
+    def terminated(self, values: Mapping[str, Tensor], prefix: str = OBSERVATION) -> Tensor:
+        """Whose own episode has ended for good in a state, bool [..., all agents]."""
+        return values[f"{prefix}.{TEAM}.{TERMINATED}"] != 0
+
+    def steps(self, batch: Batch, policy: SharedPolicy) -> AgentSteps:
+        """What the agents of a policy went through, from a batch of rollouts [T, B, ...].
+
+        An agent that leaves while others stay has ended its own episode: for good if the
+        environment says so, otherwise by truncation. The end of the team's ends everybody's.
+        """
+        agents = torch.tensor(policy.agents, device=batch["valid"].device)
+        present = self.present(batch)[..., agents]
+        valid = present[:-1] & batch["valid"].unsqueeze(-1)
+        reward = torch.where(valid, self.rewards(batch)[1:][..., agents], 0.0)
+        terminated = self.terminated(batch)[1:][..., agents] | batch["terminated"].unsqueeze(-1)
+        has_left = ~present[1:] | batch["truncated"].unsqueeze(-1)
+        return AgentSteps(valid, reward, valid & terminated, valid & has_left & ~terminated)
+
+    def actions(self, action: Tensor, policy: SharedPolicy) -> Tensor:
+        """The actions of a policy's agents, [..., agents, *as `action_field` of one agent]."""
+        own = action[..., self._columns[policy.name].to(action.device)]
+        field = action_field(policy.action)
+        own = own if field.dtype == "float32" else own.to(torch.int64)
+        return own if field.shape else own.squeeze(-1)
+
+    def joint_action(self, chosen: Mapping[str, Tensor]) -> Tensor:
+        """The inverse: the field `action`, [..., columns], from the actions of all policies."""
+        dtype = torch.float32 if self.action_field.dtype == "float32" else torch.int64
+        flat, order = [], []
+        for policy in self.team.policies:
+            columns = self._columns[policy.name]
+            of_policy = chosen[policy.name]
+            lead = of_policy.ndim - 1 - len(action_field(policy.action).shape)
+            flat.append(of_policy.flatten(lead).to(dtype))
+            order.append(columns.flatten())
+        back = torch.cat(order).argsort()
+        return torch.cat(flat, -1)[..., back.to(flat[0].device)]
+
+
+def _columns_by_agent(team: Team, action: AnySpace) -> list[list[int]]:
+    """The columns of each agent in a joint action: its choices, then its reals."""
+    assert isinstance(action, spaces.Dict)
+    by_agent: list[list[int]] = []
+    columns = iter(leaf_columns(action))
+    for name in team.agents:
+        choices: list[int] = []
+        reals: list[int] = []
+        for _ in leaf_columns(action[name]):
+            leaf, where = next(columns)
+            (reals if isinstance(leaf, spaces.Box) else choices).extend(
+                range(where.start, where.stop)
+            )
+        by_agent.append(choices + reals)
+    return by_agent
+
+
+def identified_space(observation: AnySpace, num_agents: int) -> AnySpace:
+    """The space of an observation with the number of the agent that sees it.
+
+    A vector becomes longer by one entry for each agent; otherwise there is one leaf more.
+    """
+    leaf = _lone_leaf(observation)
+    if _is_vector(leaf):
+        return spaces.Box(-float("inf"), float("inf"), (leaf.shape[0] + num_agents,))
+    number = spaces.Discrete(num_agents)
+    if leaf is not None:
+        return spaces.Dict(OrderedDict({OWN: leaf, IDENTITY: number}))
+    assert isinstance(observation, spaces.Dict | spaces.Tuple)
+    parts = observation.items() if isinstance(observation, spaces.Dict) else enumerate(observation)
+    own = {str(key): part for key, part in parts}
+    return spaces.Dict(OrderedDict({**own, IDENTITY: number}))
+
+
+def identify(observation: Observation, policy: SharedPolicy, lead: tuple[int, ...]) -> Observation:
+    """Adds the agents' numbers within their policy to what they observe; see above.
+
+    Args:
+        observation: Each leaf [*lead, agents, *shape].
+        policy: Whose agents.
+        lead: The axes before that of the agents.
+    """
+    num_agents = len(policy.agents)
+    if isinstance(observation, Tensor) and _is_vector(_lone_leaf(policy.observation)):
+        eye = torch.eye(num_agents, device=observation.device)
+        return torch.cat((observation.to(torch.float32), eye.expand(*lead, -1, -1)), -1)
+    own = {OWN: observation} if isinstance(observation, Tensor) else dict(observation)
+    device = next(iter(own.values())).device
+    return {**own, IDENTITY: torch.arange(num_agents, device=device).expand(*lead, -1)}
+
+
+def _lone_leaf(observation: AnySpace) -> LeafSpace | None:
+    """The space of an observation of one array."""
+    leaves = list(observation_leaves(observation).values())
+    return leaves[0].space if len(leaves) == 1 else None
+
+
+def _is_vector(leaf: LeafSpace | None) -> TypeGuard[spaces.Box]:
+    return isinstance(leaf, spaces.Box) and len(leaf.shape) == 1

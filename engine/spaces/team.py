@@ -1,0 +1,119 @@
+"""Several agents in one environment: who they are, who shares a policy, and how a rollout has them.
+
+To everything between an environment and an algorithm a team is one environment: its observation is
+a Dict, its action a Dict with one entry for each agent, its reward the sum of the agents' rewards.
+
+    observation.agents.NAME       s_t of one agent, or `observation.agents.NAME.LEAF`
+    observation.team.reward       r_t of each agent, which led to s_t; float32 [agents]
+    observation.team.present      who chooses an action in s_t; int8 [agents]
+    observation.team.terminated   whose own episode ended for good in s_t; int8 [agents]
+    observation.state             the environment's central state, if `env.central_state`
+    action_mask                   the choices of all agents, one agent after the other
+
+Whoever is not there is observed as zeros; what is chosen for it is ignored.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from gymnasium import spaces
+
+from engine.spaces.leaves import AnySpace
+
+AGENTS, TEAM, CENTRAL_STATE = "agents", "team", "state"
+"""Keys of a team's observation; `CENTRAL_STATE` only where it is asked for."""
+REWARD, PRESENT, TERMINATED = "reward", "present", "terminated"
+"""Keys of what is observed of the team as such."""
+
+
+@dataclass(frozen=True)
+class SharedPolicy:
+    """A policy and the agents that act with it, whose spaces are equal.
+
+    Attributes:
+        name: As the experiment has it; an agent's own name if it has a policy for itself.
+        agents: Their numbers in the team, ascending.
+        observation: Space of what one of them observes, without an action mask.
+        action: Space of its actions.
+    """
+
+    name: str
+    agents: tuple[int, ...]
+    observation: AnySpace
+    action: AnySpace
+
+
+@dataclass(frozen=True)
+class Team:
+    """The agents of one environment.
+
+    Attributes:
+        agents: All that can ever be there, in the environment's order.
+        policies: Every agent has one of them; in the order of their first agents.
+        state: Space of the central state; None if it is not observed.
+    """
+
+    agents: tuple[str, ...]
+    policies: tuple[SharedPolicy, ...]
+    state: spaces.Box | None = None
+
+    def policy_of(self, agent: int) -> SharedPolicy:
+        """The policy of an agent."""
+        return next(policy for policy in self.policies if agent in policy.agents)
+
+
+def joint_observation(
+    observations: Mapping[str, AnySpace], state: spaces.Box | None = None
+) -> spaces.Dict:
+    """The observation space of a team, as above.
+
+    Args:
+        observations: Of each agent by name, in order, without action masks.
+        state: Of the central state, if it is observed.
+    """
+    size = len(observations)
+    of_team = (
+        (REWARD, spaces.Box(-np.inf, np.inf, (size,), np.float32)),
+        (PRESENT, spaces.MultiBinary(size)),
+        (TERMINATED, spaces.MultiBinary(size)),
+    )
+    parts: list[tuple[str, AnySpace]] = [
+        (AGENTS, spaces.Dict(OrderedDict(observations))),
+        (TEAM, spaces.Dict(OrderedDict(of_team))),
+    ]
+    if state is not None:
+        parts.append((CENTRAL_STATE, state))
+    return spaces.Dict(OrderedDict(parts))
+
+
+def joint_action(actions: Mapping[str, AnySpace]) -> spaces.Dict:
+    """The action space of a team: an entry for each agent, in order."""
+    return spaces.Dict(OrderedDict(actions))
+
+
+def shared_policies(
+    members: Mapping[str, Sequence[str]],
+    observations: Mapping[str, AnySpace],
+    actions: Mapping[str, AnySpace],
+) -> tuple[SharedPolicy, ...]:
+    """Policies in the order of their first agents.
+
+    Args:
+        members: Names of the agents of each policy; every agent has one, with equal spaces.
+        observations, actions: Of each agent by name, in order.
+    """
+    number_of = {name: number for number, name in enumerate(observations)}
+    policies = [
+        SharedPolicy(
+            policy,
+            tuple(sorted(number_of[name] for name in names)),
+            observations[names[0]],
+            actions[names[0]],
+        )
+        for policy, names in members.items()
+    ]
+    return tuple(sorted(policies, key=lambda policy: policy.agents))
