@@ -2,12 +2,15 @@
 
 Leading axes are those of the tensors that are given: [B] when acting, [T, B] or [T + 1, B] in a
 batch of rollouts, [N] in a minibatch. The agents of a policy are the axis after them.
+
+Agents are told apart by slices only: a compiled function can read no tensor of indices.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeGuard
@@ -20,7 +23,7 @@ from engine.algorithms.base import Batch, Spaces
 from engine.errors import ConfigError
 from engine.layers.inputs import Observation
 from engine.rollout import Field
-from engine.spaces.action_parts import action_field, leaf_columns, parts_of
+from engine.spaces.action_parts import action_field, parts_of
 from engine.spaces.leaves import AnySpace, LeafSpace, leaf_names
 from engine.spaces.observations import (
     MASK,
@@ -87,20 +90,9 @@ class TeamView:
         self.team: Team = joint.team
         self._joint = joint
         self._parts = [parts_of(self._action_of(agent)) for agent in range(len(self.team.agents))]
-        columns = _columns_by_agent(self.team, joint.action)
-        self._columns = {
-            policy.name: torch.tensor([columns[agent] for agent in policy.agents])
-            for policy in self.team.policies
-        }
-        firsts = [0]
-        for parts in self._parts:
-            firsts.append(firsts[-1] + parts.num_logits)
-        self._choices = {
-            policy.name: torch.tensor(
-                [list(range(firsts[agent], firsts[agent + 1])) for agent in policy.agents]
-            )
-            for policy in self.team.policies
-        }
+        self._choices = _slices([len(parts.nvec) for parts in self._parts])
+        self._reals = _slices([parts.num_reals for parts in self._parts], self._choices[-1].stop)
+        self._logits = _slices([parts.num_logits for parts in self._parts])
 
     def _action_of(self, agent: int) -> AnySpace:
         return self.team.policy_of(agent).action
@@ -151,7 +143,9 @@ class TeamView:
             name: `action_mask`, or `next_action_mask` in samples from replay.
         """
         mask = values.get(name)
-        return None if mask is None else mask[..., self._choices[policy.name].to(mask.device)]
+        if mask is None:
+            return None
+        return torch.stack([mask[..., self._logits[agent]] for agent in policy.agents], -2)
 
     def state(self, values: Mapping[str, Tensor], prefix: str = OBSERVATION) -> Tensor:
         """What a central critic sees, float32 [..., D]: the environment's central state if it is
@@ -194,17 +188,21 @@ class TeamView:
         An agent that leaves while others stay has ended its own episode: for good if the
         environment says so, otherwise by truncation. The end of the team's ends everybody's.
         """
-        agents = torch.tensor(policy.agents, device=batch["valid"].device)
-        present = self.present(batch)[..., agents]
+        present = of_agents(self.present(batch), policy)
         valid = present[:-1] & batch["valid"].unsqueeze(-1)
-        reward = torch.where(valid, self.rewards(batch)[1:][..., agents], 0.0)
-        terminated = self.terminated(batch)[1:][..., agents] | batch["terminated"].unsqueeze(-1)
+        reward = torch.where(valid, of_agents(self.rewards(batch)[1:], policy), 0.0)
+        has_terminated = of_agents(self.terminated(batch)[1:], policy)
+        terminated = has_terminated | batch["terminated"].unsqueeze(-1)
         has_left = ~present[1:] | batch["truncated"].unsqueeze(-1)
         return AgentSteps(valid, reward, valid & terminated, valid & has_left & ~terminated)
 
     def actions(self, action: Tensor, policy: SharedPolicy) -> Tensor:
         """The actions of a policy's agents, [..., agents, *as `action_field` of one agent]."""
-        own = action[..., self._columns[policy.name].to(action.device)]
+        rows = [
+            torch.cat((action[..., self._choices[agent]], action[..., self._reals[agent]]), -1)
+            for agent in policy.agents
+        ]
+        own = torch.stack(rows, -2)
         field = action_field(policy.action)
         own = own if field.dtype == "float32" else own.to(torch.int64)
         return own if field.shape else own.squeeze(-1)
@@ -212,32 +210,27 @@ class TeamView:
     def joint_action(self, chosen: Mapping[str, Tensor]) -> Tensor:
         """The inverse: the field `action`, [..., columns], from the actions of all policies."""
         dtype = torch.float32 if self.action_field.dtype == "float32" else torch.int64
-        flat, order = [], []
+        rows: dict[int, Tensor] = {}
         for policy in self.team.policies:
-            columns = self._columns[policy.name]
-            of_policy = chosen[policy.name]
-            lead = of_policy.ndim - 1 - len(action_field(policy.action).shape)
-            flat.append(of_policy.flatten(lead).to(dtype))
-            order.append(columns.flatten())
-        back = torch.cat(order).argsort()
-        return torch.cat(flat, -1)[..., back.to(flat[0].device)]
+            own = chosen[policy.name].to(dtype)
+            own = own if action_field(policy.action).shape else own.unsqueeze(-1)
+            rows |= zip(policy.agents, own.unbind(-2), strict=True)
+        choices, reals = [], []
+        for agent, parts in enumerate(self._parts):
+            choices.append(rows[agent][..., : len(parts.nvec)])
+            reals.append(rows[agent][..., len(parts.nvec) :])
+        return torch.cat((*choices, *reals), -1)
 
 
-def _columns_by_agent(team: Team, action: AnySpace) -> list[list[int]]:
-    """The columns of each agent in a joint action: its choices, then its reals."""
-    assert isinstance(action, spaces.Dict)
-    by_agent: list[list[int]] = []
-    columns = iter(leaf_columns(action))
-    for name in team.agents:
-        choices: list[int] = []
-        reals: list[int] = []
-        for _ in leaf_columns(action[name]):
-            leaf, where = next(columns)
-            (reals if isinstance(leaf, spaces.Box) else choices).extend(
-                range(where.start, where.stop)
-            )
-        by_agent.append(choices + reals)
-    return by_agent
+def of_agents(values: Tensor, policy: SharedPolicy) -> Tensor:
+    """The entries of a policy's agents, [..., agents], from those of all agents."""
+    return torch.stack([values[..., agent] for agent in policy.agents], -1)
+
+
+def _slices(sizes: Sequence[int], first: int = 0) -> list[slice]:
+    """Places of parts that follow each other."""
+    stops = list(itertools.accumulate(sizes, initial=first))
+    return list(itertools.starmap(slice, itertools.pairwise(stops)))
 
 
 def identified_space(observation: AnySpace, num_agents: int) -> AnySpace:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from engine.algorithms.teams.agents import TeamView, identified_space, identify
 from engine.errors import ConfigError
@@ -166,3 +167,23 @@ def test_observations_with_the_number_of_their_agent(space: gymnasium.Space[obje
         name: (5, 2, 2, *(shape or ())) for name, shape in shapes.items()
     }
     assert map_leaves(lambda leaf: leaf[0, 0], told)["agent_id"].tolist() == [0, 1]  # type: ignore[index]
+
+
+def test_a_compiled_function_can_take_a_team_apart() -> None:
+    of = view(has_action_mask=True)
+    batch = filled(of)
+
+    def use(*arguments: torch.Tensor) -> torch.Tensor:
+        values = dict(zip(batch, arguments, strict=True))
+        lead = (5, 2)
+        used = [of.state(values)]
+        for policy in of.team.policies:
+            map_leaves(used.append, identify(of.observations(values, policy), policy, lead))  # type: ignore[arg-type]
+            mask = of.masks(values, policy)
+            assert mask is not None
+            used.append(mask)
+        own = {policy.name: of.actions(values["action"], policy) for policy in of.team.policies}
+        return torch.cat([part.flatten().float() for part in (*used, of.joint_action(own))])
+
+    graph = make_fx(use, tracing_mode="fake")(*batch.values())
+    assert not [node.target for node in graph.graph.nodes if node.op == "get_attr"]
