@@ -14,18 +14,11 @@ import psutil
 import pytest
 
 from engine.errors import HostUnreachableError
-from tests.helpers.keepers import KeptNode, read_all, until
+from tests.helpers.keepers import KeptNode, is_gone, read_all, until
 from tests.helpers.paths import REPOSITORY
 from tianji_cli.connectors.piped.channel import ProcessChannel
 from tianji_cli.connectors.piped.link import KeeperLink, KeeperNotStartedError, start_keeper
 from tianji_cli.connectors.piped.program import KeeperProgram, keeper_program
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def test_a_killed_keeper_ends_all_that_waits_and_names_its_host(tmp_path: Path) -> None:
@@ -70,7 +63,7 @@ def test_a_killed_keeper_ends_all_that_waits_and_names_its_host(tmp_path: Path) 
 
 CLIENT = """
 import os, sys
-from tests.helpers.keepers import KeptNode
+from tests.helpers.keepers import KeptNode, is_gone
 node = KeptNode()
 connection = node.spawn(["sh", "-c", "echo $$; cat; echo over > over"], {}, sys.argv[1])
 command = os.read(connection.from_supervisor, 100).decode().strip()

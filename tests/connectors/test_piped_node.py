@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from engine.errors import DeadlineError, HostUnreachableError, PreflightError
-from tests.helpers.keepers import KeptNode, read_all, until
+from tests.helpers.keepers import KeptNode, is_gone, read_all, until
 from tests.helpers.running import no_new_descriptor
 from tianji_cli.connectors.base import MAX_DEPTH
 from tianji_cli.connectors.keeper.frames import WINDOW_BYTES
@@ -90,7 +90,7 @@ def test_a_command_that_takes_too_long_is_killed_with_its_children(
         node.run(["sh", "-c", script], 0.4)
     assert caught.value.where == "box"
     pid = int((tmp_path / "pid").read_text())
-    until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
+    until(lambda: is_gone(pid))
 
 
 def test_what_a_command_leaves_in_the_background_holds_up_no_answer(node: KeptNode) -> None:

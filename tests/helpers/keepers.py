@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+import psutil
+
 from tianji_cli.connectors.base import AccessFacts
 from tianji_cli.connectors.piped.channel import ProcessChannel
 from tianji_cli.connectors.piped.link import KeeperLink, start_keeper
@@ -60,6 +62,14 @@ def read_all(fd: int) -> bytes:
     while data := os.read(fd, 1 << 16):
         found += data
     return bytes(found)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; it can still be a zombie."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def until(is_so: Callable[[], object]) -> None:

@@ -49,6 +49,12 @@ def test_a_fork_shows_what_was_asked_for():
         assert "ROOM" not in process.environ()
 
 
+def test_a_fork_will_do_once_this_process_has_compiled(tmp_path):
+    # PyTorch leaves that variable in a process that compiles, and so in those it starts later.
+    with supervisor(TORCHINDUCTOR_CACHE_DIR=str(tmp_path)) as process:
+        assert has_read_torch(process)
+
+
 @pytest.mark.parametrize("name", ["PYTHONHASHSEED", "PYTHONPATH"])
 def test_what_an_interpreter_reads_at_its_start_needs_a_new_one(name, tmp_path):
     (tmp_path / "sitecustomize.py").touch()

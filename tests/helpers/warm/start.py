@@ -21,6 +21,8 @@ WORDS_BYTES = 1 << 12
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "TORCH", "KMP_", "MPL", "TZ")
 """Beginnings of variables that an interpreter or a library reads when it starts."""
+_READ_LATER = ("PYTHONPATH", "TORCHINDUCTOR_CACHE_DIR")
+"""Others with such a beginning. PyTorch sets the second one itself when it first compiles."""
 _TETHER = "engine.host.tether"
 _TETHERED = {
     "engine.runtime.forkserver": "forkserver",
@@ -119,8 +121,7 @@ def can_be_fork(start: Start, env_of_fork: Mapping[str, str]) -> bool:
 
 def _read_at_start(env: Mapping[str, str]) -> dict[str, str]:
     found = {name: value for name, value in env.items() if name.startswith(_READ_AT_START)}
-    found.pop("PYTHONPATH", None)
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in found.items() if value and name not in _READ_LATER}
 
 
 def _searched_first(start: Start) -> list[str]:

@@ -31,11 +31,13 @@ class Call:
 
     Args:
         link: Where it was made.
+        request: What is asked for.
         number: The request's.
         window: Most bytes of input that are under way.
     """
 
-    def __init__(self, link: FrameSender, number: int, window: int) -> None:
+    def __init__(self, link: FrameSender, request: str, number: int, window: int) -> None:
+        self.request = request
         self._link, self._number = link, number
         self._frames: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         self._room, self._changed = window, threading.Condition()

@@ -12,6 +12,7 @@ from typing import Any
 
 from engine.errors import DeadlineError, HostUnreachableError, PreflightError
 from tianji_cli.connectors.keeper.frames import WINDOW_BYTES, Decoder, FrameError, encode
+from tianji_cli.connectors.piped.answers import check_answer
 from tianji_cli.connectors.piped.call import Call, Frame
 from tianji_cli.connectors.piped.channel import ByteChannel
 from tianji_cli.connectors.piped.program import NO_PYTHON, KeeperProgram, keeper_program
@@ -136,7 +137,7 @@ class KeeperLink:
             if self._reason is not None:
                 raise self.unreachable()
             number = next(self._numbers)
-            call = self._calls[number] = Call(self, number, window)
+            call = self._calls[number] = Call(self, op, number, window)
         call.say(op, b"", **request)
         return call
 
@@ -212,24 +213,27 @@ class KeeperLink:
             self._words.put(word)
         if self._decoder is not None:
             try:
-                frames = self._decoder.feed(data)
+                for frame in self._decoder.feed(data):
+                    self._sort(frame)
             except FrameError as error:
                 self._said[:] = error.args[0]
                 self._words.put(None)
                 self._end(f"it says what no keeper says: {error.args[0]!r}")
-                return
-            for frame in frames:
-                self._sort(frame)
 
     def _sort(self, frame: Frame) -> None:
         header = frame[0]
+        check_answer(header)
         number, op = header["id"], header["op"]
         if op == "hello":
             self.facts = header
             self._words.put(b"hello")
             return
         with self._registering:
-            call = self._calls.pop(number, None) if op == "done" else self._calls.get(number)
+            call = self._calls.get(number)
+            if call is not None:
+                check_answer(header, call.request)
+                if op == "done":
+                    del self._calls[number]
         if call is not None:
             call.take(frame)
 

@@ -102,12 +102,14 @@ class PipedNode:
 
     def read(self, path: str, offset: int = 0, max_bytes: int = -1) -> bytes:
         request = {"path": path, "offset": offset, "max_bytes": max_bytes}
-        return self._contents("read", path, request) or b""
+        return self._contents("read", path, request, max_bytes) or b""
 
     def walk(self, root: str) -> dict[str, int]:
         request = {"path": root, "max_depth": MAX_DEPTH, "max_files": MAX_FILES}
         listed = (self._contents("walk", root, request) or b"").decode("utf-8", "surrogateescape")
-        rows = (entry.partition(" ") for entry in listed.split("\0") if entry)
+        rows = [entry.partition(" ") for entry in listed.split("\0") if entry]
+        if not all(size.isdecimal() for size, _, _ in rows):
+            raise self.link.unreachable("it lists files as no keeper does")
         return {name: int(size) for size, _, name in rows}
 
     def close(self) -> None:
@@ -117,13 +119,21 @@ class PipedNode:
         if self._link is not None:
             self._link.close()
 
-    def _contents(self, op: str, path: str, request: Mapping[str, object]) -> bytes | None:
-        """What is said in answer to a request; None if there is no such file."""
+    def _contents(
+        self, op: str, path: str, request: Mapping[str, object], max_bytes: int = -1
+    ) -> bytes | None:
+        """What is said in answer to a request; None if there is no such file.
+
+        Raises:
+            HostUnreachableError: The connection broke, or more comes than was asked for.
+        """
         data = bytearray()
         header: Mapping[str, object] = {}
         with self._asked(op, request) as call:
             for header, body in call.frames(SILENCE_S):  # noqa: B007 - the last one counts
                 data += body
+                if 0 <= max_bytes < len(data):
+                    raise self.link.unreachable("it sends more than was asked for")
         if header.get("error") in _NOT_THERE:
             return None
         self._check(header, path)

@@ -38,6 +38,13 @@ MAX_ERROR_BYTES = 1 << 12
 DRIVER = "tianji_cli.connectors.ray_cluster.driver"
 
 
+def _await_input(descriptor: int, timeout_s: float | None) -> bool:
+    """Waits for input or its end; unlike `select.select`, on descriptors of any number."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
+
+
 class RayChannel:
     """The bytes of a keeper in an actor, through a socket of the driver.
 
@@ -58,7 +65,7 @@ class RayChannel:
         return self
 
     def read(self, max_bytes: int) -> bytes:
-        select.select([self._near], [], [])
+        _await_input(self._near.fileno(), None)
         data = self._near.recv(max_bytes)
         if not data:
             self._driver.await_end_of(self._number, WORDS_S)
@@ -111,22 +118,29 @@ class RayDriver:
             sockets=tuple(far.fileno() for _, far in pairs),
         )
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        self._process = subprocess.Popen(
-            module_command(sys.executable, DRIVER),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            bufsize=0,
-            pass_fds=order.sockets,
-            start_new_session=True,
-            env={
-                **os.environ,
-                "PYTHONPATH": own_path(os.environ.get("PYTHONPATH")),
-                MODE: settle_mode(os.environ, os.path.isfile(os.path.expanduser(TOKEN_FILE))),
-            },
-        )
-        for _, far in pairs:
-            far.close()
+        try:
+            self._process = subprocess.Popen(
+                module_command(sys.executable, DRIVER),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                bufsize=0,
+                pass_fds=order.sockets,
+                start_new_session=True,
+                env={
+                    **os.environ,
+                    "PYTHONPATH": own_path(os.environ.get("PYTHONPATH")),
+                    MODE: settle_mode(os.environ, os.path.isfile(os.path.expanduser(TOKEN_FILE))),
+                },
+            )
+        except OSError:
+            self._errors.close()
+            for channel in self.channels:
+                channel.drop()
+            raise
+        finally:
+            for _, far in pairs:
+                far.close()
         assert self._process.stdin is not None
         self._process.stdin.write(msgspec.json.encode(order) + b"\n")
 
@@ -165,7 +179,7 @@ class RayDriver:
                     where=self._address,
                     fix="see `ray status` there",
                 )
-            if select.select([self._process.stdout], [], [], LOOK_S)[0]:
+            if _await_input(self._process.stdout.fileno(), LOOK_S):
                 data = self._process.stdout.read(1 << 16)
                 if not data:
                     raise HostUnreachableError(f"the driver for Ray ended{self._error_lines()}")
