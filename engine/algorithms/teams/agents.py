@@ -20,11 +20,12 @@ from gymnasium import spaces
 from torch import Tensor
 
 from engine.algorithms.base import Batch, Spaces
+from engine.algorithms.teams.critic_input import numbers
 from engine.errors import ConfigError
 from engine.layers.inputs import Observation
 from engine.rollout import Field
 from engine.spaces.action_parts import action_field, parts_of
-from engine.spaces.leaves import AnySpace, LeafSpace, leaf_names
+from engine.spaces.leaves import AnySpace, LeafSpace, leaf_names, leaves_of
 from engine.spaces.observations import (
     MASK,
     OBSERVATION,
@@ -149,17 +150,15 @@ class TeamView:
 
     def state(self, values: Mapping[str, Tensor], prefix: str = OBSERVATION) -> Tensor:
         """What a central critic sees, float32 [..., D]: the environment's central state if it is
-        observed, otherwise all that all agents observe, one after the other."""
+        observed, otherwise all that all agents observe, one after the other; as `numbers`."""
         if self.team.state is not None:
-            state = values[f"{prefix}.{CENTRAL_STATE}"]
-            return state.flatten(state.ndim - len(self.team.state.shape)).to(torch.float32)
-        parts = []
-        for policy in self.team.policies:
-            observed = self.observations(values, policy, prefix)
-            leaves = [observed] if isinstance(observed, Tensor) else list(observed.values())
-            lead = values[f"{prefix}.{TEAM}.{REWARD}"].ndim - 1
-            parts += [leaf.flatten(lead).to(torch.float32) for leaf in leaves]
-        return torch.cat(parts, -1)
+            return numbers(values[f"{prefix}.{CENTRAL_STATE}"], self.team.state)
+        seen = self._joint.observation
+        assert isinstance(seen, spaces.Dict)
+        leaves = leaves_of(seen[AGENTS], f"{prefix}.{AGENTS}")
+        names = leaf_names(leaves, f"{prefix}.{AGENTS}")
+        pairs = zip(names, leaves, strict=True)
+        return torch.cat([numbers(values[name], leaf.space) for name, leaf in pairs], -1)
 
     @cached_property
     def state_size(self) -> int:
@@ -227,6 +226,13 @@ def of_agents(values: Tensor, policy: SharedPolicy) -> Tensor:
     return torch.stack([values[..., agent] for agent in policy.agents], -1)
 
 
+def of_all(values: Mapping[str, Tensor], team: Team) -> Tensor:
+    """The inverse: the entries of all agents, from those of each policy's agents by its name."""
+    pairs = ((policy.agents, values[policy.name].unbind(-1)) for policy in team.policies)
+    entries = {agent: own for agents, of in pairs for agent, own in zip(agents, of, strict=True)}
+    return torch.stack([entries[agent] for agent in range(len(team.agents))], -1)
+
+
 def _slices(sizes: Sequence[int], first: int = 0) -> list[slice]:
     """Places of parts that follow each other."""
     stops = list(itertools.accumulate(sizes, initial=first))
@@ -250,6 +256,12 @@ def identified_space(observation: AnySpace, num_agents: int) -> AnySpace:
     return spaces.Dict(OrderedDict({**own, IDENTITY: number}))
 
 
+def numbered(vectors: Tensor, num_agents: int) -> Tensor:
+    """A vector for each agent, [..., agents, D], with its number, [..., agents, D + agents]."""
+    eye = torch.eye(num_agents, device=vectors.device)
+    return torch.cat((vectors.to(torch.float32), eye.expand(*vectors.shape[:-1], -1)), -1)
+
+
 def identify(observation: Observation, policy: SharedPolicy, lead: tuple[int, ...]) -> Observation:
     """Adds the agents' numbers within their policy to what they observe; see above.
 
@@ -260,8 +272,7 @@ def identify(observation: Observation, policy: SharedPolicy, lead: tuple[int, ..
     """
     num_agents = len(policy.agents)
     if isinstance(observation, Tensor) and _is_vector(_lone_leaf(policy.observation)):
-        eye = torch.eye(num_agents, device=observation.device)
-        return torch.cat((observation.to(torch.float32), eye.expand(*lead, -1, -1)), -1)
+        return numbered(observation, num_agents)
     own = {OWN: observation} if isinstance(observation, Tensor) else dict(observation)
     device = next(iter(own.values())).device
     return {**own, IDENTITY: torch.arange(num_agents, device=device).expand(*lead, -1)}

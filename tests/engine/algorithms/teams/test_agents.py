@@ -9,7 +9,14 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from engine.algorithms.teams.agents import TeamView, identified_space, identify
+from engine.algorithms.teams.agents import (
+    TeamView,
+    identified_space,
+    identify,
+    of_agents,
+    of_all,
+)
+from engine.algorithms.teams.critic_input import numbers
 from engine.errors import ConfigError
 from engine.layers.inputs import map_leaves
 from engine.rollout import Layout
@@ -108,11 +115,18 @@ def test_a_lone_choice_has_no_axis() -> None:
     assert torch.equal(of.joint_action({"shared": of.actions(action, policy)}), action)
 
 
+def test_numbers_of_each_policys_agents_come_back_in_the_order_of_agents() -> None:
+    team, values = view().team, torch.arange(6).view(2, 3)
+    apart = {policy.name: of_agents(values, policy) for policy in team.policies}
+    assert apart["hands"].tolist() == [[0, 2], [3, 5]]
+    assert torch.equal(of_all(apart, team), values)
+
+
 def test_what_a_central_critic_sees() -> None:
     of = view()
-    assert of.state_size == 3 + 21 + 3
+    assert of.state_size == 3 + (9 + 20) + 3
     batch = filled(of)
-    assert of.state(batch).shape == (5, 2, 27)
+    assert of.state(batch).shape == (5, 2, 35)
     central = view(state=Box(0, 1, (2, 2), np.float32))
     given = torch.arange(4.0).view(1, 2, 2)
     assert central.state_size == 4
@@ -143,6 +157,14 @@ def test_who_leaves_ends_its_own_episode() -> None:
     assert steps.terminated[:, 0].int().tolist() == [[0, 1], [0, 0], [0, 0], [0, 0], [0, 0]]
     assert steps.truncated[:, 0].int().tolist() == [[0, 0], [0, 0], [1, 0], [0, 0], [0, 0]]
     assert steps.reward[:, 0].tolist() == [[2, 3], [4, 0], [6, 0], [0, 0], [10, 11]]
+
+
+def test_a_critic_sees_choices_one_by_one_and_bytes_as_shares() -> None:
+    age = numbers(torch.tensor([[3], [5]]), Discrete(3, start=3))
+    assert age.tolist() == [[[1, 0, 0]], [[0, 0, 1]]]
+    pixels = numbers(torch.tensor([[[0, 255]]], dtype=torch.uint8), Box(0, 255, (1, 2), np.uint8))
+    assert pixels.tolist() == [[0, 1]]
+    assert numbers(torch.tensor([2.0]), Box(0, 9, (), np.float32)).tolist() == [[2]]
 
 
 @pytest.mark.parametrize(
