@@ -154,6 +154,9 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
             the behaviour policy, as Q-learning.
         shares_batches: Whether the update sums over `LearnerState.replicas` wherever it sums over
             the batch, so that several learners can make one update together.
+        trains_apart: Whether each policy of a team can have a learner of its own. Its parameters
+            are then those of the module `policies.NAME` of the network, which has no others, and
+            the update changes only those of `TeamView.policies`.
         acts_in_units: Whether its reals are within [-1, 1], from an entry's lowest value to its
             highest, so that they need neither squashing nor another scale.
         unread_by_act, unread_by_step: Hyperparameters that `act`, or a gradient step, reads only
@@ -172,6 +175,7 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
     replay: ReplayRequest | None = None
     corrects_staleness: bool = False
     shares_batches: bool = False
+    trains_apart: bool = False
     acts_in_units: bool = False
     unread_by_act: tuple[str, ...] = ()
     unread_by_step: tuple[str, ...] = ()

@@ -55,11 +55,19 @@ class Team:
         agents: All that can ever be there, in the environment's order.
         policies: Every agent has one of them; in the order of their first agents.
         state: Space of the central state; None if it is not observed.
+        own: Names of the policies that act and learn in this process; None: all of them. The
+            others have actors and learners of their own.
     """
 
     agents: tuple[str, ...]
     policies: tuple[SharedPolicy, ...]
     state: spaces.Box | None = None
+    own: frozenset[str] | None = None
+
+    @property
+    def own_policies(self) -> tuple[SharedPolicy, ...]:
+        """The policies that act and learn in this process, in order."""
+        return tuple(item for item in self.policies if self.own is None or item.name in self.own)
 
     def policy_of(self, agent: int) -> SharedPolicy:
         """The policy of an agent."""

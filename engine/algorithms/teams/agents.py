@@ -75,7 +75,8 @@ class TeamView:
         joint: Spaces of the environment.
 
     Attributes:
-        team: The agents.
+        team: The agents. A network has the parameters of all its policies.
+        policies: Those that act and learn here; the others may do so in other processes.
 
     Raises:
         ConfigError: The environment has one agent.
@@ -89,6 +90,7 @@ class TeamView:
                 fix="use an algorithm for one agent, such as ppo, or an environment of PettingZoo",
             )
         self.team: Team = joint.team
+        self.policies = self.team.own_policies
         self._joint = joint
         self._parts = [parts_of(self._action_of(agent)) for agent in range(len(self.team.agents))]
         self._choices = _slices([len(parts.nvec) for parts in self._parts])
@@ -207,18 +209,31 @@ class TeamView:
         return own if field.shape else own.squeeze(-1)
 
     def joint_action(self, chosen: Mapping[str, Tensor]) -> Tensor:
-        """The inverse: the field `action`, [..., columns], from the actions of all policies."""
+        """The inverse: the field `action`, [..., columns], from the actions of the policies that
+        act here; zeros for the agents of others."""
         dtype = torch.float32 if self.action_field.dtype == "float32" else torch.int64
         rows: dict[int, Tensor] = {}
-        for policy in self.team.policies:
+        for policy in self.policies:
             own = chosen[policy.name].to(dtype)
             own = own if action_field(policy.action).shape else own.unsqueeze(-1)
             rows |= zip(policy.agents, own.unbind(-2), strict=True)
+        lead = next(iter(rows.values())).shape[:-1]
         choices, reals = [], []
         for agent, parts in enumerate(self._parts):
-            choices.append(rows[agent][..., : len(parts.nvec)])
-            reals.append(rows[agent][..., len(parts.nvec) :])
+            size = len(parts.nvec) + parts.num_reals
+            row = rows[agent] if agent in rows else own.new_zeros((*lead, size))
+            choices.append(row[..., : len(parts.nvec)])
+            reals.append(row[..., len(parts.nvec) :])
         return torch.cat((*choices, *reals), -1)
+
+    def columns_of(self, policy: SharedPolicy) -> list[int]:
+        """The columns of the field `action` that the agents of a policy choose."""
+        return [
+            column
+            for agent in policy.agents
+            for span in (self._choices[agent], self._reals[agent])
+            for column in range(span.start, span.stop)
+        ]
 
 
 def of_agents(values: Tensor, policy: SharedPolicy) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gymnasium
 import numpy as np
 import pytest
@@ -85,6 +87,26 @@ def test_joint_actions_are_the_inverse_of_each_agents() -> None:
     assert own["adam"].dtype == torch.int64
     assert own["hands"].shape == (2, 2, 3)
     assert torch.equal(of.joint_action(own), action)
+
+
+def test_who_acts_elsewhere_is_left_out_of_a_joint_action() -> None:
+    of = view()
+    assert of.policies == of.team.policies
+    joint = team_spaces(OBSERVATIONS, ACTIONS, MEMBERS)
+    assert joint.team is not None
+    here = replace(joint, team=replace(joint.team, own=frozenset({"adam"})))
+    apart = TeamView("test", here)
+    (adam,) = apart.policies
+    assert adam.name == "adam"
+    assert (apart.columns_of(adam), apart.columns_of(of.policies[0])) == (
+        [1, 2],
+        [0, 4, 5, 3, 6, 7],
+    )
+    chosen = {"adam": torch.tensor([[[1, 3]], [[0, 2]]])}
+    assert apart.joint_action(chosen).tolist() == [
+        [0, 1, 3, 0, 0, 0, 0, 0],
+        [0, 0, 2, 0, 0, 0, 0, 0],
+    ]
 
 
 def test_an_agents_choice_comes_before_its_reals() -> None:
