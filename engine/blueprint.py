@@ -225,7 +225,7 @@ def _look_at_environment(
             return on_device
     env = make_vector_env(spec)
     try:
-        spaces = spaces_of(env)
+        spaces = spaces_of(env, experiment.agents)
         if not rehearses:
             return on_device or (spaces, None)
         seen = first_reset(lambda: look_at_first(env, spaces, spec, seed), spec)

@@ -19,6 +19,8 @@ from engine.errors import ConfigError
 Scalar: TypeAlias = bool | int | float | str | None
 WrapperValue: TypeAlias = Scalar | tuple[Scalar, ...]
 """An argument of a wrapper."""
+Sharing: TypeAlias = Literal["shared", "separate"] | dict[str, tuple[str, ...]] | None
+"""Which agents act with which policy; see `Experiment.agents`."""
 PositiveInt: TypeAlias = Annotated[int, Meta(ge=1)]
 NonNegativeInt: TypeAlias = Annotated[int, Meta(ge=0)]
 DeviceName: TypeAlias = Annotated[str, Meta(pattern="^(auto|cpu|cuda|cuda:[0-9]{1,3})$")]
@@ -35,6 +37,10 @@ Seed: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 UnitInterval: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
+PETTINGZOO = "pettingzoo"
+"""What ids of its environments begin with, and the package."""
+
+
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every configuration section: immutable, keyword-only, strict about keys."""
 
@@ -49,7 +55,9 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
     """The environment, and how many copies of it one actor steps together."""
 
     id: str
-    """A registered Gymnasium id; `module:id` imports a module first."""
+    """A registered Gymnasium id; `module:id` imports a module first. Of several agents:
+    `pettingzoo:MODULE`, such as `pettingzoo:mpe2.simple_spread_v3`; `module:function`, which makes
+    an environment of PettingZoo; or an id of Gymnasium with one space for each agent."""
     num_envs: PositiveInt = 8
     """Environments per actor (the rollout's batch axis B)."""
     num_splits: PositiveInt = 1
@@ -69,6 +77,9 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
     it there. For every algorithm; log-probabilities are those of what was chosen."""
     life_loss_terminates: bool = False
     """Atari: train as if a lost life ended the episode; the game itself continues."""
+    central_state: bool = False
+    """Several agents: whether a central critic sees the environment's `state()`. Otherwise it sees
+    what all agents observe, one after the other."""
     backend: Literal["gymnasium", "envpool"] = "gymnasium"
     """What steps the environments. `envpool` (extra `envpool`) does so in C++, for those of Atari,
     MuJoCo, classic control and Box2D that equal Gymnasium's; it refuses others, and wrappers."""
@@ -93,10 +104,16 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
     @property
     def named_modules(self) -> list[tuple[str, str]]:
         """Modules to import before the environment is made, and the key that names each."""
-        names = [("env.id", self.id)]
+        names = [] if self.pettingzoo_module else [("env.id", self.id)]
         for number, entry in enumerate(self.wrappers):
             names.append((f"env.wrappers.{number}.name", str(entry.get("name", ""))))
         return [(module, where) for where, name in names if (module := module_of(name)) is not None]
+
+    @property
+    def pettingzoo_module(self) -> str | None:
+        """`mpe2.simple_spread_v3` of `pettingzoo:mpe2.simple_spread_v3`; None of another id."""
+        package, _, module = self.id.partition(":")
+        return module if package == PETTINGZOO and module else None
 
     @property
     def registered_id(self) -> str:
@@ -313,6 +330,10 @@ class Experiment(Spec, frozen=True, kw_only=True):
     seed: Seed = 0
     """Of all randomness: initial weights, environments, exploration, minibatches."""
     env: EnvSpec
+    agents: Sharing = None
+    """Who shares a policy: `shared` by all, `separate`, or the agents of each policy by its name,
+    such as `{hunters: [adversary_*], prey: [agent_0]}`. `null`: `shared`. Only for environments of
+    several agents; those that share a policy need equal spaces."""
     algorithm: dict[str, Scalar]
     """`name`, and hyperparameters of that algorithm."""
     network: NetworkSpec = NetworkSpec()

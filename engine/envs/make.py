@@ -29,11 +29,17 @@ from engine.envs.minatar import register_minatar
 from engine.envs.names import EXTRAS, extra_of, family_of, nearest, newer_version
 from engine.envs.pool.catalogue import ENVPOOL, task_of
 from engine.envs.pool.vector import PoolVectorEnv
+from engine.envs.teams.finding import find_team
+from engine.envs.teams.parallel import ParallelTeam
+from engine.envs.teams.sharing import policies_of
+from engine.envs.teams.tuples import team_copies
+from engine.envs.teams.vector import TeamVectorEnv
 from engine.envs.wrappers import refuse_vector_only, wrappings_of
 from engine.errors import ConfigError
 from engine.spaces.action_parts import parts_of
 from engine.spaces.observations import has_mask_key, without_mask
-from engine.spec import EnvSpec
+from engine.spaces.team import Team
+from engine.spec import EnvSpec, Sharing, module_of
 
 CORRECT = "correct that line, env.id or env.kwargs"
 VectorEnvironment: TypeAlias = VectorEnv[np.ndarray, np.ndarray, np.ndarray]
@@ -90,7 +96,7 @@ def make_vector_env(spec: EnvSpec, render_mode: str | None = None) -> VectorEnvi
     Raises:
         ConfigError: Unknown id, missing dependency, or an exception of a constructor.
     """
-    env = _pooled(spec) if spec.backend == ENVPOOL else _of_gymnasium(spec, render_mode)
+    env = _pooled(spec) if spec.backend == ENVPOOL else _unpooled(spec, render_mode)
     mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
     if mode != AutoresetMode.NEXT_STEP:
         env.close()
@@ -102,11 +108,41 @@ def make_vector_env(spec: EnvSpec, render_mode: str | None = None) -> VectorEnvi
     return SlowedVectorEnv(env, spec.step_latency_ms) if spec.step_latency_ms else env
 
 
+def _unpooled(spec: EnvSpec, render_mode: str | None) -> VectorEnvironment:
+    with _told_by_name(spec):
+        team = find_team(spec, render_mode)
+    return _of_gymnasium(spec, render_mode) if team is None else team
+
+
 def _of_gymnasium(spec: EnvSpec, render_mode: str | None) -> VectorEnvironment:
     options = {**_options(spec), **_render_options(spec, render_mode), **_wrapper_options(spec)}
     with _told_by_name(spec):
+        env = _vector_of_gymnasium(spec, options)
+        copies = team_copies(env)
+        if copies is None:
+            return env
+        return ParallelTeam(copies, spec.id, central_state=spec.central_state)
+
+
+def _vector_of_gymnasium(spec: EnvSpec, options: dict[str, Any]) -> VectorEnvironment:
+    """As `gymnasium.make_vec`; also where the constructor has an argument `max_episode_steps`,
+    which Gymnasium takes for its own there, though not in `gymnasium.make`."""
+    if (module := module_of(spec.id)) is not None:
+        importlib.import_module(module)  # where it is registered
+    registered = gymnasium.registry.get(spec.registered_id)
+    if registered is None or "max_episode_steps" not in registered.kwargs:
         env: VectorEnvironment = gymnasium.make_vec(spec.id, num_envs=spec.num_envs, **options)
-    return env
+        return env
+    wrappers = options.pop("wrappers", ())
+    options.pop("vectorization_mode", None)
+
+    def make_one() -> gymnasium.Env[Any, Any]:
+        env = gymnasium.make(spec.registered_id, **options)
+        for wrap in wrappers:
+            env = wrap(env)
+        return env
+
+    return gymnasium.vector.SyncVectorEnv([make_one] * spec.num_envs)
 
 
 def _pooled(spec: EnvSpec) -> VectorEnvironment:
@@ -191,12 +227,37 @@ def _require(package: str, spec: EnvSpec) -> Any:  # noqa: ANN401 - a module
     return importlib.import_module(package)
 
 
-def spaces_of(env: VectorEnvironment) -> Spaces:
-    """The spaces of one of its environments, as far as they show action masks."""
+def spaces_of(env: VectorEnvironment, sharing: Sharing = None) -> Spaces:
+    """The spaces of one of its environments, as far as they show action masks.
+
+    Args:
+        env: Whose.
+        sharing: Which agents share a policy, as the experiment has it.
+
+    Raises:
+        ConfigError: There is one agent and `sharing` is given, or it does not suit the agents.
+    """
     observation, action = env.single_observation_space, env.single_action_space
-    if has_mask_key(observation) and parts_of(action).nvec:
-        return Spaces(without_mask(observation), action, has_action_mask=True)
-    return Spaces(observation, action)
+    has_mask = has_mask_key(observation) and bool(parts_of(action).nvec)
+    return Spaces(
+        without_mask(observation) if has_mask else observation,
+        action,
+        has_action_mask=has_mask,
+        team=_team_of(env.unwrapped, sharing),
+    )
+
+
+def _team_of(env: VectorEnvironment, sharing: Sharing) -> Team | None:
+    if isinstance(env, TeamVectorEnv):
+        policies = policies_of(sharing, env.agent_observations, env.agent_actions)
+        return Team(env.agents, policies, env.state_space)
+    if sharing is not None:
+        raise ConfigError(
+            "the environment has one agent, so no policy can be shared",
+            where="agents",
+            fix="leave it out",
+        )
+    return None
 
 
 class SlowedVectorEnv(gymnasium.vector.VectorWrapper[np.ndarray, np.ndarray, np.ndarray]):

@@ -103,7 +103,7 @@ class MaskReader:
         for env in range(num_envs):
             if told is not None and not told[env]:
                 continue
-            flat = _flat(self._action, given, env)
+            flat = flat_mask(self._action, given, env)
             if flat.size != num_choices:
                 raise self._refused(f"has {flat.size} entries; expected {num_choices}", env)
             mask[env], is_given[env] = flat != 0, True
@@ -119,7 +119,7 @@ class MaskReader:
         )
 
 
-def _flat(space: AnySpace, given: Any, env: int | None) -> npt.NDArray[Any]:  # noqa: ANN401
+def flat_mask(space: AnySpace, given: Any, env: int | None) -> npt.NDArray[Any]:  # noqa: ANN401
     """The mask of one action as a vector.
 
     Args:
@@ -129,14 +129,14 @@ def _flat(space: AnySpace, given: Any, env: int | None) -> npt.NDArray[Any]:  # 
     """
     if isinstance(given, Mapping):  # beside each key Gymnasium puts another, with an underscore
         parts = space.items() if isinstance(space, spaces.Dict) else ()
-        masks = [_flat(part, given.get(key), env) for key, part in parts]
+        masks = [flat_mask(part, given.get(key), env) for key, part in parts]
         return np.concatenate(masks) if masks else np.zeros(0)
     if env is not None and given is not None and not isinstance(given, tuple):
-        return _flat(space, given[env], None)
+        return flat_mask(space, given[env], None)
     if given is None or _is_flat(given):
         return np.zeros(0) if given is None else np.ravel(np.asarray(given))
     inner = space.spaces if isinstance(space, spaces.Tuple) else [space] * len(given)
-    masks = [_flat(part, mask, env) for part, mask in zip(inner, given, strict=False)]
+    masks = [flat_mask(part, mask, env) for part, mask in zip(inner, given, strict=False)]
     return np.concatenate(masks) if masks else np.zeros(0)
 
 

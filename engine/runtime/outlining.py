@@ -98,7 +98,7 @@ def _spaces(experiment: Experiment, cut: Cut) -> tuple[Spaces, str | None]:
         return torch_spaces_of(make_torch_env(spec, torch.device(CPU))), None
     env = make_vector_env(spec)
     try:
-        declared = spaces_of(env)
+        declared = spaces_of(env, experiment.agents)
         if declared.has_action_mask:
             return declared, "observation"
         seen = first_reset(lambda: look_at_first(env, declared, spec, experiment.seed), spec)

@@ -27,7 +27,7 @@ from engine.executors.policy_runner import PolicyRunner, sampling
 from engine.extensions import import_all
 from engine.rollout import Field
 from engine.spaces.leaves import AnySpace
-from engine.spec import EnvSpec, Experiment, Scalar, StalenessSpec
+from engine.spec import Experiment, Scalar, StalenessSpec
 from engine.trace.checkpoint_file import CheckpointInfo
 from engine.trained.run import TrainedRun
 
@@ -90,9 +90,8 @@ def load_trained(run: TrainedRun, env_kwargs: Mapping[str, Scalar] | None = None
         run.experiment.env, kwargs={**run.experiment.env.kwargs, **(env_kwargs or {})}
     )
     experiment = msgspec.structs.replace(run.experiment, env=env)
-    spaces, observation_space, action_space = _look(
-        msgspec.structs.replace(env, num_envs=1, num_splits=1), experiment.seed
-    )
+    single = msgspec.structs.replace(env, num_envs=1, num_splits=1)
+    spaces, observation_space, action_space = _look(msgspec.structs.replace(experiment, env=single))
     # How old samples could be during training does not matter any more.
     open_rule = msgspec.structs.replace(experiment, staleness=StalenessSpec(mode="unbounded"))
     algorithm = make_algorithm(open_rule, spaces)
@@ -104,8 +103,9 @@ def load_trained(run: TrainedRun, env_kwargs: Mapping[str, Scalar] | None = None
     )
 
 
-def _look(spec: EnvSpec, seed: int) -> tuple[Spaces, AnySpace, AnySpace]:
-    """The spaces of an environment; and both as it declares them."""
+def _look(experiment: Experiment) -> tuple[Spaces, AnySpace, AnySpace]:
+    """The spaces of an experiment's environment; and both as it declares them."""
+    spec = experiment.env
     name = spec.registered_id
     if name in TORCH_ENVIRONMENTS and name not in gymnasium.registry:
         of_tensors = make_torch_env(spec, torch.device(CPU))
@@ -113,8 +113,8 @@ def _look(spec: EnvSpec, seed: int) -> tuple[Spaces, AnySpace, AnySpace]:
         return spaces, spaces.observation, declared_action_space(of_tensors)
     env = make_vector_env(spec)
     try:
-        spaces = spaces_of(env)
-        seen = first_reset(lambda: look_at_first(env, spaces, spec, seed), spec)
+        spaces = spaces_of(env, experiment.agents)
+        seen = first_reset(lambda: look_at_first(env, spaces, spec, experiment.seed), spec)
         # Actions are flat for all wrappers around what the environment declares.
         declared = env.unwrapped.single_action_space
         return seen[0] if seen else spaces, env.single_observation_space, declared

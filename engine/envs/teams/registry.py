@@ -1,0 +1,41 @@
+"""Teams whose copies step together as arrays, by the id that asks for them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TypeAlias
+
+from engine.envs.teams.matrix_games import TwoStepGame, climbing_game
+from engine.envs.teams.vector import TeamVectorEnv
+from engine.spec import EnvSpec
+
+MakeTeam: TypeAlias = Callable[..., TeamVectorEnv]
+
+TEAMS: dict[str, MakeTeam] = {"TwoStep-v0": TwoStepGame, "Climbing-v0": climbing_game}
+
+
+def register_team(env_id: str, make_vector: MakeTeam) -> None:
+    """Registers an environment of several agents whose copies are stepped together.
+
+    Args:
+        env_id: A name for `env.id`; or one that can be made in another way too, such as
+            `pettingzoo:mpe2.simple_spread_v3`. This version is then preferred, as long as it takes
+            all of `env.kwargs`.
+        make_vector: Called with `num_envs`, `central_state` and `env.kwargs`; such as a subclass
+            of `engine.envs.teams.vector.BatchedTeam`.
+    """
+    TEAMS[env_id] = make_vector
+
+
+def batched_version(spec: EnvSpec) -> MakeTeam | None:
+    """The version of an id whose copies step together; None if there is none, or if it does not
+    take these arguments and there is another."""
+    make = TEAMS.get(spec.id) or TEAMS.get(spec.registered_id)
+    if make is None or spec.pettingzoo_module is None:
+        return make
+    try:
+        inspect.signature(make).bind(num_envs=1, central_state=False, **spec.kwargs)
+    except TypeError:
+        return None
+    return make
