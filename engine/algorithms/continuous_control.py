@@ -106,18 +106,27 @@ def uniform_of(noise: Tensor) -> Tensor:
     return torch.erf(noise * 0.5**0.5)
 
 
-def check_bounded(name: str, action: AnySpace) -> None:
-    """Raises ConfigError unless every leaf is a Box with two bounds."""
+def check_bounded(name: str, action: AnySpace, *, allows_choices: bool = False) -> None:
+    """Checks that an action is reals with two bounds.
+
+    Args:
+        name: Of the algorithm, for errors.
+        action: Space of actions.
+        allows_choices: Whether a part of them, or all, may be discrete.
+
+    Raises:
+        ConfigError: It is not.
+    """
     leaves = [leaf.space for leaf in leaves_of(action, "action")]
-    if not all(isinstance(leaf, gymnasium.spaces.Box) for leaf in leaves):
+    boxes = [leaf for leaf in leaves if isinstance(leaf, gymnasium.spaces.Box)]
+    if len(boxes) < len(leaves) and not allows_choices:
         raise ConfigError(
             f"{name} needs continuous actions; the environment has {action}",
             where="env.id",
             fix="use algorithm.name dqn for one discrete choice, or ppo or impala for any actions",
         )
-    for leaf in leaves:
-        assert isinstance(leaf, gymnasium.spaces.Box)
-        if not (np.all(leaf.bounded_below) and np.all(leaf.bounded_above)):
+    for box in boxes:
+        if not (np.all(box.bounded_below) and np.all(box.bounded_above)):
             raise ConfigError(
                 f"{name} needs actions with two bounds; the environment has {action}",
                 where="env.id",

@@ -12,6 +12,7 @@ from engine.algorithms.ppo import Ppo, PpoConfig
 from engine.algorithms.recurrent_dqn import make_dqn
 from engine.algorithms.sac import Sac, SacConfig
 from engine.algorithms.td3 import DdpgConfig, Td3, Td3Config
+from engine.algorithms.teams.maddpg import Maddpg, MaddpgConfig
 from engine.blame import blamed
 from engine.config.config_file import Document, convert_part, suggest
 from engine.errors import ConfigError
@@ -34,6 +35,7 @@ ALGORITHMS: dict[str, Entry] = {
     "sac": Entry(SacConfig, Sac),
     "td3": Entry(Td3Config, Td3),
     "ddpg": Entry(DdpgConfig, Td3),
+    "maddpg": Entry(MaddpgConfig, Maddpg),
 }
 
 
