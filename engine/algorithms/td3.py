@@ -24,13 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from engine.algorithms.base import Batch, Spaces
-from engine.algorithms.continuous_control import ContinuousControl, ContinuousControlConfig
+from engine.algorithms.critics.continuous_control import ContinuousControl, ContinuousControlConfig
+from engine.algorithms.critics.replayed import share_of
 from engine.algorithms.q_network import (
     POLICY_MODULES,
     PolicyCriticsNetwork,
     TargetNetworkOfCritics,
 )
-from engine.algorithms.replayed_critics import share_of
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup
 from engine.algorithms.step_sequence import Part
 from engine.errors import ConfigError

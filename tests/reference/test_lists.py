@@ -132,7 +132,10 @@ def test_what_an_algorithm_can_do_is_found_out_by_making_it(monkeypatch) -> None
     assert rows["dqn"].actions == ("discrete",)
     assert (rows["ppo"].samples, rows["apex"].samples) == ("queue", "replay")
     assert (rows["ppo"].corrects_staleness, rows["impala"].corrects_staleness) == (False, True)
-    assert all(row.has_memory and row.about for row in rows.values())
+    assert all(row.about for row in rows.values())
+    assert (rows["ppo"].has_memory, rows["sac"].has_memory) == (True, False)
+    assert (rows["ppo"].agents, rows["maddpg"].agents) == ("one", "several")
+    assert len(rows["maddpg"].actions) == 4
     dqn = ALGORITHMS["dqn"]
     monkeypatch.setitem(ALGORITHMS, "own", Entry(dqn.config, dqn.make))
     assert "own" in {row.name for row in algorithms()}

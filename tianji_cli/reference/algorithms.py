@@ -13,11 +13,12 @@ from tianji_cli.reference.rows import ListedRow
 if TYPE_CHECKING:
     from gymnasium import Space
 
-    from engine.algorithms.base import Algorithm
+    from engine.algorithms.base import Algorithm, Spaces
     from engine.algorithms.registry import Entry
 
 NUM_KINDS = 4
 """Kinds of action spaces that are tried."""
+_WITH_CORE = NetworkSpec(core=CoreSpec(name="gru", size=8))
 
 
 class AlgorithmRow(ListedRow, frozen=True, kw_only=True):
@@ -25,6 +26,7 @@ class AlgorithmRow(ListedRow, frozen=True, kw_only=True):
 
     Attributes:
         name: For `algorithm.name`.
+        agents: `one`, or `several` if it is for teams.
         about: The first line of its hyperparameters' docstring.
         samples: `queue`: each rollout is learnt from once. `replay`: from a store.
         actions: Kinds of action spaces that it takes.
@@ -33,19 +35,20 @@ class AlgorithmRow(ListedRow, frozen=True, kw_only=True):
     """
 
     name: str
+    agents: str
     about: str
     samples: str
     actions: tuple[str, ...]
     has_memory: bool
     corrects_staleness: bool
 
-    headings = ("algorithm", "samples", "memory", "actions", "about")
+    headings = ("algorithm", "agents", "samples", "memory", "actions", "about")
 
     @property
     def cells(self) -> tuple[str, ...]:
         memory = "yes" if self.has_memory else "no"
         actions = "any" if len(self.actions) == NUM_KINDS else ", ".join(self.actions)
-        return self.name, self.samples, memory, actions, self.about
+        return self.name, self.agents, self.samples, memory, actions, self.about
 
 
 def algorithms() -> list[AlgorithmRow]:
@@ -56,35 +59,60 @@ def algorithms() -> list[AlgorithmRow]:
 
 
 def _row(name: str, entry: Entry) -> AlgorithmRow:
-    kinds = _kinds_of_actions()
-    made = {kind: _made(entry, space, NetworkSpec()) for kind, space in kinds.items()}
-    taken = {kind: algorithm for kind, algorithm in made.items() if algorithm is not None}
+    kinds = {kind: (_spaces(space), _team(space)) for kind, space in _kinds_of_actions().items()}
+    plain = NetworkSpec()
+    made = {kind: [_made(entry, spaces, plain) for spaces in both] for kind, both in kinds.items()}
+    taken = {kind: both for kind, both in made.items() if any(both)}
     assert taken, f"{name} takes no action at all"
-    kind, algorithm = next(iter(taken.items()))
+    kind, (for_one, for_team) = next(iter(taken.items()))
+    algorithm = for_one or for_team
+    assert algorithm is not None
     samples = algorithm.samples()
-    core = NetworkSpec(core=CoreSpec(name="gru", size=8))
+    with_core = _made(entry, kinds[kind][for_one is None], _WITH_CORE)
     return AlgorithmRow(
         name=name,
+        agents="several" if for_one is None else "one",
         about=class_paragraphs(entry.config)[0],
         samples=samples.kind,
         actions=tuple(taken),
-        has_memory=_made(entry, kinds[kind], core) is not None,
+        has_memory=with_core is not None and _remembers(with_core),
         corrects_staleness=samples.corrects_staleness,
     )
 
 
-def _made(entry: Entry, action: Space[object], network: NetworkSpec) -> Algorithm | None:
+def _remembers(algorithm: Algorithm) -> bool:
+    """Whether it uses the memory of its network."""
+    return any(field.name == "state" for field in algorithm.samples().fields)
+
+
+def _made(entry: Entry, spaces: Spaces, network: NetworkSpec) -> Algorithm | None:
     """The algorithm with its own defaults; None if it refuses."""
+    try:
+        return entry.make(entry.config(), network, spaces)
+    except ConfigError:
+        return None
+
+
+def _spaces(action: Space[object]) -> Spaces:
+    """Of an environment for one agent."""
     import numpy as np
     from gymnasium.spaces import Box
 
     from engine.algorithms.base import Spaces
 
-    spaces = Spaces(Box(-1.0, 1.0, (4,), np.float32), action)
-    try:
-        return entry.make(entry.config(), network, spaces)
-    except ConfigError:
-        return None
+    return Spaces(Box(-1.0, 1.0, (4,), np.float32), action)
+
+
+def _team(action: Space[object]) -> Spaces:
+    """Of two agents that share a policy."""
+    from engine.algorithms.base import Spaces
+    from engine.spaces.team import Team, joint_action, joint_observation, shared_policies
+
+    agents = ("a", "b")
+    observations = dict.fromkeys(agents, _spaces(action).observation)
+    actions = dict.fromkeys(agents, action)
+    team = Team(agents, shared_policies({"shared": agents}, observations, actions))
+    return Spaces(joint_observation(observations), joint_action(actions), team=team)
 
 
 def _kinds_of_actions() -> Mapping[str, Space[object]]:

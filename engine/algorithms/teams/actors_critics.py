@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from engine.algorithms.observation_input import build_input
 from engine.algorithms.q_network import Critics
-from engine.algorithms.teams.agents import TeamView, identified_space, identify
+from engine.algorithms.teams.agents import TeamView, identified_space, identify, numbered
 from engine.layers.encoders import build_features
 from engine.layers.inputs import Observation, map_leaves
 from engine.layers.trunks import linear
@@ -56,7 +56,7 @@ class ActorsCritics(nn.Module):
             size * len(policy.agents) for policy, size in zip(policies, sizes, strict=True)
         )
         self.critics = nn.ModuleList(
-            Critics(state, num_actions + num_numbers(policy), for_vector, num_critics)
+            Critics(state, num_actions + _num_numbers(policy), for_vector, num_critics)
             for policy in policies
         )
 
@@ -134,8 +134,7 @@ def values_of(
     """
     num_agents = len(policy.agents)
     states = state.unsqueeze(1).expand(-1, num_agents, -1)
-    numbers = torch.eye(num_agents, device=state.device)[:, : num_numbers(policy)]
-    inputs = torch.cat((actions, numbers.expand(len(state), -1, -1)), -1)
+    inputs = actions if num_agents == 1 else numbered(actions, num_agents)
     values = critics(states.flatten(0, 1), inputs.flatten(0, 1))
     return values.view(-1, len(state), num_agents)
 
@@ -149,7 +148,7 @@ def merged(policy: SharedPolicy, observation: Observation) -> Observation:
     return map_leaves(lambda values: values.flatten(0, 1), observation)
 
 
-def num_numbers(policy: SharedPolicy) -> int:
+def _num_numbers(policy: SharedPolicy) -> int:
     """Entries that tell critics which agent of a policy is meant; none if there is one."""
     return len(policy.agents) if len(policy.agents) > 1 else 0
 

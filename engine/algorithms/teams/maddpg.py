@@ -23,14 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from engine.algorithms.base import Batch, EnvSlice, LearnerState, Spaces
-from engine.algorithms.continuous_control import check_bounded
-from engine.algorithms.observation_input import LeafInputs, ObservationInput
-from engine.algorithms.replayed_critics import (
+from engine.algorithms.critics.continuous_control import check_bounded
+from engine.algorithms.critics.replayed import (
     PositiveUnit,
     ReplayedCritics,
     ReplayedCriticsConfig,
     share_of,
 )
+from engine.algorithms.observation_input import LeafInputs, ObservationInput
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, columns_of
 from engine.algorithms.step_sequence import Part
 from engine.algorithms.teams.actors_critics import (

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from engine.algorithms.continuous_control import uniform_of
+from engine.algorithms.critics.continuous_control import uniform_of
 from engine.algorithms.teams.agents import TeamView, of_agents
 from engine.layers.distributions import MASKED_LOGIT, draw_noise
 from engine.spaces.action_parts import ActionParts, parts_of

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from engine.algorithms.base import Algorithm, Batch, EnvSlice, LearnerState, Spaces
-from engine.algorithms.continuous_control import ContinuousControl
+from engine.algorithms.critics.continuous_control import ContinuousControl
 from engine.algorithms.impala import Impala
 from engine.algorithms.networks import RunningStatistics
 from engine.algorithms.registry import make_algorithm

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.algorithms.base import LearnerState, Spaces
-from engine.algorithms.continuous_control import ContinuousControl
+from engine.algorithms.critics.continuous_control import ContinuousControl
 
 Parameters = dict[str, Tensor]
 SPACES = Spaces(

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.algorithms.base import Batch, EnvSlice, LearnerState, Spaces
+from engine.algorithms.critics.replayed import ReplayedCritics, ReplayedCriticsConfig
 from engine.algorithms.q_network import PolicyCriticsNetwork, TargetNetworkOfCritics
-from engine.algorithms.replayed_critics import ReplayedCritics, ReplayedCriticsConfig
 from engine.algorithms.replicas import columns_of
 from engine.errors import ConfigError
 from engine.layers.inputs import observation_of

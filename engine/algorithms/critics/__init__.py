@@ -1,0 +1,1 @@
+"""Actors and critics that learn from a replay store."""
