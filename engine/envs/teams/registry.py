@@ -7,12 +7,19 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from engine.envs.teams.matrix_games import TwoStepGame, climbing_game
+from engine.envs.teams.speaker_listener import SpeakerListener
+from engine.envs.teams.spread import Spread
 from engine.envs.teams.vector import TeamVectorEnv
-from engine.spec import EnvSpec
+from engine.spec import PETTINGZOO, EnvSpec
 
 MakeTeam: TypeAlias = Callable[..., TeamVectorEnv]
 
-TEAMS: dict[str, MakeTeam] = {"TwoStep-v0": TwoStepGame, "Climbing-v0": climbing_game}
+TEAMS: dict[str, MakeTeam] = {
+    "TwoStep-v0": TwoStepGame,
+    "Climbing-v0": climbing_game,
+    f"{PETTINGZOO}:mpe2.simple_spread_v3": Spread,
+    f"{PETTINGZOO}:mpe2.simple_speaker_listener_v4": SpeakerListener,
+}
 
 
 def register_team(env_id: str, make_vector: MakeTeam) -> None:
