@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from engine.envs.teams.matrix_games import TwoStepGame, climbing_game
-from engine.envs.teams.speaker_listener import SpeakerListener
-from engine.envs.teams.spread import Spread
+from engine.envs.teams.speaker_listener import SimpleSpeakerListener
+from engine.envs.teams.spread import SimpleSpread
 from engine.envs.teams.vector import TeamVectorEnv
 from engine.spec import PETTINGZOO, EnvSpec
 
@@ -17,8 +17,8 @@ MakeTeam: TypeAlias = Callable[..., TeamVectorEnv]
 TEAMS: dict[str, MakeTeam] = {
     "TwoStep-v0": TwoStepGame,
     "Climbing-v0": climbing_game,
-    f"{PETTINGZOO}:mpe2.simple_spread_v3": Spread,
-    f"{PETTINGZOO}:mpe2.simple_speaker_listener_v4": SpeakerListener,
+    f"{PETTINGZOO}:mpe2.simple_spread_v3": SimpleSpread,
+    f"{PETTINGZOO}:mpe2.simple_speaker_listener_v4": SimpleSpeakerListener,
 }
 
 

@@ -23,7 +23,7 @@ COLORS = np.array([(0.65, 0.15, 0.15), (0.15, 0.65, 0.15), (0.15, 0.15, 0.65)], 
 NUM_LANDMARKS = len(COLORS)
 
 
-class SpeakerListener(BatchedTeam):
+class SimpleSpeakerListener(BatchedTeam):
     """A listener is to go to one of three landmarks; only a speaker, who cannot move, sees which.
 
     Args:

@@ -20,7 +20,7 @@ REACH = 0.3
 """Two agents touch at this distance: twice their size."""
 
 
-class Spread(BatchedTeam):
+class SimpleSpread(BatchedTeam):
     """As many agents as landmarks are to cover these without touching each other.
 
     Args:

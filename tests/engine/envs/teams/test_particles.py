@@ -9,8 +9,8 @@ from numpy.testing import assert_allclose
 from engine.envs.make import make_vector_env
 from engine.envs.teams.parallel import ParallelTeam
 from engine.envs.teams.particles import push_of
-from engine.envs.teams.speaker_listener import LISTENER, SPEAKER, SpeakerListener
-from engine.envs.teams.spread import Spread
+from engine.envs.teams.speaker_listener import LISTENER, SPEAKER, SimpleSpeakerListener
+from engine.envs.teams.spread import SimpleSpread
 from engine.envs.teams.vector import BatchedTeam
 from engine.errors import ConfigError
 from engine.spaces.team import AGENTS, CENTRAL_STATE, PRESENT, REWARD, TEAM, TERMINATED
@@ -21,7 +21,7 @@ SPREAD = "pettingzoo:mpe2.simple_spread_v3"
 SPEAKER_LISTENER = "pettingzoo:mpe2.simple_speaker_listener_v4"
 
 
-def copy_spread(ours: Spread, world, env: int) -> None:
+def copy_spread(ours: SimpleSpread, world, env: int) -> None:
     for number, agent in enumerate(world.agents):
         ours.particles[env, 1, number] = agent.state.p_pos
     for number, landmark in enumerate(world.landmarks):
@@ -29,7 +29,7 @@ def copy_spread(ours: Spread, world, env: int) -> None:
     ours._look()
 
 
-def copy_speaker_listener(ours: SpeakerListener, world, env: int) -> None:
+def copy_speaker_listener(ours: SimpleSpeakerListener, world, env: int) -> None:
     speaker, listener = world.agents
     ours.position[env] = listener.state.p_pos
     ours.landmarks[env] = [landmark.state.p_pos for landmark in world.landmarks]
@@ -40,14 +40,18 @@ def make_spread(**options):
     from mpe2 import simple_spread_v3
 
     theirs = [simple_spread_v3.parallel_env(**options) for _ in range(NUM_ENVS)]
-    return Spread(NUM_ENVS, central_state=True, **options), theirs, copy_spread
+    return SimpleSpread(NUM_ENVS, central_state=True, **options), theirs, copy_spread
 
 
 def make_speaker_listener(**options):
     from mpe2 import simple_speaker_listener_v4
 
     theirs = [simple_speaker_listener_v4.parallel_env(**options) for _ in range(NUM_ENVS)]
-    return SpeakerListener(NUM_ENVS, central_state=True, **options), theirs, copy_speaker_listener
+    return (
+        SimpleSpeakerListener(NUM_ENVS, central_state=True, **options),
+        theirs,
+        copy_speaker_listener,
+    )
 
 
 def random_actions(ours: BatchedTeam, rng: np.random.Generator):
@@ -130,7 +134,7 @@ def test_particles_at_one_point_do_not_push():
     assert (push_of(np.zeros((1, 2)), np.zeros(1), 0.3) == 0).all()
 
 
-@pytest.mark.parametrize("make", [Spread, SpeakerListener])
+@pytest.mark.parametrize("make", [SimpleSpread, SimpleSpeakerListener])
 def test_the_step_after_the_last_only_begins_an_episode(make):
     ours = make(NUM_ENVS, max_cycles=2)
     first, _ = ours.reset(seed=5)
@@ -147,13 +151,13 @@ def test_the_step_after_the_last_only_begins_an_episode(make):
     assert (reward == 0).all()
     assert (fresh[TEAM][REWARD] == 0).all()
     assert not truncated.any()
-    mover = LISTENER if make is SpeakerListener else "agent_1"
+    mover = LISTENER if make is SimpleSpeakerListener else "agent_1"
     assert (fresh[AGENTS][mover][:, :2] == 0).all(), "at rest"
     assert (fresh[AGENTS][mover] != last[AGENTS][mover]).any(axis=1).all()
 
 
 def test_a_new_episode_is_silent_and_drawn_from_the_whole_square():
-    ours = SpeakerListener(400)
+    ours = SimpleSpeakerListener(400)
     seen, _ = ours.reset(seed=1)
     assert (seen[AGENTS][LISTENER][:, -3:] == 0).all()
     goals = np.unique(seen[AGENTS][SPEAKER], axis=0)
@@ -171,7 +175,7 @@ def test_values_that_mpe2_refuses_are_refused(options):
 
 
 @pytest.mark.parametrize(
-    ("env_id", "made"), [(SPREAD, Spread), (SPEAKER_LISTENER, SpeakerListener)]
+    ("env_id", "made"), [(SPREAD, SimpleSpread), (SPEAKER_LISTENER, SimpleSpeakerListener)]
 )
 def test_arrays_are_preferred_and_look_like_copies_of_mpe2s(env_id, made):
     def make(**kwargs: object):
