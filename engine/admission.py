@@ -74,6 +74,8 @@ class Admission:
         rollouts_per_batch: B.
         num_actors: Actors that can ask; see `StalenessSpec.queue_length`.
         next_batch: Version at which the next batch will be consumed (above 0 after a resume).
+        keeps_order: Whether a ticket is for a batch no earlier than that of any ticket before it
+            whose rollout is still to come.
     """
 
     def __init__(
@@ -82,7 +84,10 @@ class Admission:
         rollouts_per_batch: int,
         next_batch: int = 0,
         num_actors: int = 1,
+        *,
+        keeps_order: bool = False,
     ) -> None:
+        self._keeps_order = keeps_order
         is_bounded = staleness.mode in ("block", "drop")
         self._max_lag = staleness.max_lag if is_bounded else UNBOUNDED_LAG
         self._waits_for_stragglers = staleness.mode == "block"
@@ -107,6 +112,10 @@ class Admission:
         """Rollouts admitted and neither consumed nor dropped."""
         return len(self._admitted)
 
+    def holds_ticket(self, owner: str) -> bool:
+        """Whether its rollout is being collected, as far as is known."""
+        return owner in self._in_hand
+
     def admit(self, owner: str, held_version: int) -> Ticket | None:
         """Admits one rollout of `owner`, whose newest weights are `held_version` (-1: none).
 
@@ -123,7 +132,11 @@ class Admission:
         else:
             number = self._num_admitted
             self._num_admitted += 1
-        deadline = self._earliest_deadline(max(held_version, 0) + self._max_lag)
+        wanted = max(held_version, 0) + self._max_lag
+        if self._keeps_order:
+            before = (other for other in self._in_hand.values() if other < number)
+            wanted = max(wanted, *(self._admitted[other].deadline for other in before), 0)
+        deadline = self._earliest_deadline(wanted)
         self._admitted[number] = _Admitted(owner, deadline)
         self._in_hand[owner] = number
         insort(self._deadlines, deadline)

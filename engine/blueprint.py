@@ -11,6 +11,7 @@ from torch import Tensor
 from engine.admission import most_collecting
 from engine.algorithms.base import Algorithm, EnvSlice, ReplayRequest, SampleRequest, Spaces
 from engine.algorithms.registry import make_algorithm
+from engine.algorithms.teams.parts import check_apart
 from engine.batch_shares import Sharing, check_division, share_of_replay, sharing_of
 from engine.blame import blamed
 from engine.devices.visible import CPU
@@ -85,7 +86,10 @@ class Blueprint:
     group: int = 0
 
     def of_group(self, group: int) -> Blueprint:
-        """The same for the roles of one learner, whose share of a batch can differ from others."""
+        """The same for the roles of one learner, whose share of a batch can differ from others, or
+        which acts and learns for one policy of a team only."""
+        if self.cut.is_apart:
+            return self._of_policy(group)
         if not self.cut.is_joint:
             return replace(self, group=group)
         num_envs = self.sharing.num_envs[group]
@@ -100,8 +104,21 @@ class Blueprint:
             group=group,
         )
 
+    def _of_policy(self, group: int) -> Blueprint:
+        """The same for the roles of the learner of one policy."""
+        team = self.spaces.team
+        assert team is not None, "only a team has several policies"
+        own = replace(team, own=frozenset({team.policies[group].name}))
+        spaces = replace(self.spaces, team=own)
+        algorithm = make_suitable(self.experiment, self.cut, spaces)
+        return replace(self, spaces=spaces, algorithm=algorithm, group=group)
+
     def slice_of(self, actor: int) -> EnvSlice:
         """The environments of an actor, among all of the run."""
+        if self.cut.is_apart:
+            count = self.layout.num_envs
+            first, total = self.cut.environment_of(actor) * count, self.cut.num_environments * count
+            return EnvSlice(first, count, total)
         counts = self.sharing.num_envs  # of an actor of each group; one entry if groups are equal
         before = sum(counts[number % len(counts)] for number in range(actor))
         total = sum(counts[number % len(counts)] for number in range(self.cut.actors))
@@ -159,6 +176,8 @@ def make_blueprint(
     layout = Layout((*samples.fields, *STEP_FIELDS), samples.rollout_steps, experiment.env.num_envs)
     _check_inputs(experiment, spaces, samples)
     weights = _flat_weights(algorithm)
+    if cut.is_apart:
+        _check_apart(experiment, cut, spaces, algorithm)
     if observed is not None:
         check_acting(algorithm, layout.fields, observed)
     request = samples.replay
@@ -177,6 +196,18 @@ def make_blueprint(
         sharing,
         experiment.env,
     )
+
+
+def _check_apart(experiment: Experiment, cut: Cut, spaces: Spaces, algorithm: Algorithm) -> None:
+    """Raises ConfigError unless there is a policy for each learner, which it can train alone."""
+    num_policies = len(spaces.team.policies) if spaces.team is not None else 1
+    if spaces.team is None or num_policies != cut.groups:
+        raise ConfigError(
+            f"{plural(cut.groups, 'learner')} for a team with {num_policies} of its policies here",
+            where="agents",
+            fix="use the same version of the environment everywhere",
+        )
+    check_apart(experiment.algorithm_name, algorithm.samples(), algorithm.network(), spaces.team)
 
 
 def _check_inputs(experiment: Experiment, spaces: Spaces, samples: SampleRequest) -> None:
@@ -317,11 +348,11 @@ def make_arena(blueprint: Blueprint) -> Arena:
     num_actors = min(len(cut.actors_of(group)) for group in range(cut.groups))
     on_their_way = experiment.staleness.queue_length(num_actors, per_batch) + 2 * per_batch
     slots_per_actor = -(-on_their_way // num_actors) + 1
-    buffers = [blueprint.cut.group_of(actor) for actor in range(experiment.actors)]
+    buffers = [cut.group_of(actor) for actor in range(cut.actors)]
     shared_weights = SharedWeights(blueprint.cut.groups, blueprint.weights.num_bytes)
     try:
         return Arena(
-            experiment.actors, slots_per_actor, blueprint.layout.num_bytes, buffers, shared_weights
+            cut.actors, slots_per_actor, blueprint.layout.num_bytes, buffers, shared_weights
         )
     except OSError as error:
         raise PreflightError(

@@ -190,7 +190,8 @@ class StepTaken(Message, frozen=True, kw_only=True):
     """Environment to actor: the result of step `number`, raw values of [B, ...] each.
 
     `reward` is float64, `terminated` and `truncated` are bool, `lives` is int64; after a reset
-    these are empty, and so is `lives` if the environment has none.
+    these are empty, and so is `lives` if the environment has none. `action` is what all actors
+    of the environment chose together; empty if it has one.
     """
 
     number: int
@@ -199,6 +200,7 @@ class StepTaken(Message, frozen=True, kw_only=True):
     terminated: bytes = b""
     truncated: bytes = b""
     lives: bytes = b""
+    action: bytes = b""
 
 
 class Counters(msgspec.Struct, frozen=True, kw_only=True):

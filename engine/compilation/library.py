@@ -157,6 +157,7 @@ def library_path(blueprint: Blueprint, kind: Kind) -> Path:
             blueprint.layout.digest,
             blueprint.rollouts_per_batch if kind == "steps" else experiment.env.num_splits,
             blueprint.weights.digest,
+            blueprint.spaces.team and blueprint.spaces.team.identity,
             str(torch.__version__),
             processor_features(),
             sys.version,
@@ -171,7 +172,7 @@ def library_path(blueprint: Blueprint, kind: Kind) -> Path:
 def _sources(blueprint: Blueprint) -> Iterable[Path]:
     """Source files that determine what is computed."""
     engine = Path(inspect.getfile(gradient)).parents[1]
-    for folder in ("algorithms", "layers", "spaces"):
+    for folder in ("algorithms", "algorithms/teams", "layers", "spaces"):
         yield from (engine / folder).glob("*.py")
     yield from (Path(__file__).with_name(f"{name}.py") for name in MAKERS)
     for name, _ in blueprint.experiment.named_modules:

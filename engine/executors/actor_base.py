@@ -155,6 +155,8 @@ class BaseActorExecutor(ABC):
     def _enter_books(self) -> Entries:
         """Counts the steps since the rollout started, and records the episodes that ended."""
         entries = self._statistics.enter(*self._outcomes(len(self._moments_s)))
+        if self._blueprint.cut.is_apart:
+            entries = entries.share(self._blueprint.group, self._blueprint.cut.groups)
         self._episodes = tuple(
             Episode(
                 t_s=self._moments_s[row],

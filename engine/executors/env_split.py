@@ -169,7 +169,10 @@ class RemoteSplit(EnvSplit):
         self._t = t
 
     def finish(self) -> Generator[StepWanted, None, None]:
-        self._enter((yield from self._remote.step(self._action[self._t])))
+        result = yield from self._remote.step(self._action[self._t])
+        if (joint := result[-1].get("action")) is not None:
+            self._action[self._t] = joint
+        self._enter(result)
 
     def _arrays(self, result: StepResult) -> Mapping[str, Array]:
         arrays: Mapping[str, Array] = result[0]

@@ -17,13 +17,24 @@ class Entries:
 
     Attributes:
         valid: Which were env steps rather than resets, bool [T, B].
-        num_env_steps: Number of valid steps.
+        num_env_steps: Number of valid steps that this actor counts.
         ended: Row, return and length of each episode that ended, in the order of rows.
     """
 
     valid: Tensor
     num_env_steps: int
     ended: list[tuple[int, float, int]]
+
+    def share(self, number: int, count: int) -> Entries:
+        """The same for one of several actors that act in the same environments: each counts every
+        so many of their steps, so that all of them together count each step and episode once.
+
+        Args:
+            number: Of this actor among them.
+            count: How many there are.
+        """
+        own = self.valid.flatten()[number::count]
+        return Entries(self.valid, int(own.sum()), self.ended[number::count])
 
 
 class EpisodeStatistics:

@@ -13,6 +13,7 @@ import torch
 from engine.algorithms.base import Batch, LearnerState, UpdateResult
 from engine.algorithms.gradient import StepTaker
 from engine.algorithms.statistics import places_of, read_sums, write_sums
+from engine.algorithms.teams.parts import is_of
 from engine.blueprint import Blueprint
 from engine.clock import Clock
 from engine.compilation.compile_job import CompileJob
@@ -165,6 +166,7 @@ class LearnerExecutor:
         self._offered: torch.Tensor | None = None
         self._soundness = Soundness(name)
         self._places = places_of(self._state.network)
+        self._others = _of_others(blueprint, self._state)
         self._group = group
         if group is not None:
             self._state.replicas = group
@@ -233,11 +235,16 @@ class LearnerExecutor:
     def _blend(self, merged: Weights) -> None:
         """x += merged - offered: what was learnt while the model was merged is kept.
 
-        For running statistics, the sums behind them are updated in this way.
+        For running statistics, the sums behind them are updated in this way. If each learner trains
+        a part of its own, the parts of the others are replaced.
         """
         assert self._offered is not None
         vector = self._vector
         told = merged.buffer.view(np.float32).copy()
+        if self._others is not None:
+            whole = torch.from_numpy(told).to(vector.device)
+            vector.copy_(torch.where(self._others, whole, vector))
+            return
         sums = [read_sums(held.cpu().numpy(), self._places) for held in (vector, self._offered)]
         vector.add_(torch.from_numpy(told).to(vector.device) - self._offered)
         if self._places:
@@ -366,3 +373,12 @@ class LearnerExecutor:
         views["key"][...] = key.numpy()
         views["error"][...] = error.cpu().numpy()
         return Priorities(buffer)
+
+
+def _of_others(blueprint: Blueprint, state: LearnerState) -> torch.Tensor | None:
+    """The parameters that other learners train, bool [P] on the network's device; None if this one
+    trains all."""
+    team = blueprint.spaces.team
+    if team is None or team.own is None:
+        return None
+    return ~is_of(state.network, team.own_policies).to(state.weights.vector.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from torch import nn
 
 from engine.algorithms.statistics import places_of, read_sums, write_sums
+from engine.algorithms.teams.parts import is_of
 from engine.blueprint import Blueprint
 from engine.errors import RunFailedError
 from engine.executors.checkpoint import load_checkpoint
@@ -55,12 +56,18 @@ class ReducerExecutor:
             start_with(warm_start[1], warm_start[0], state)
         initial = state.weights.vector.detach().cpu().numpy()
         self._learns = _learns(state.network)
-        self._rule: CommonModel | Accumulation
-        if blueprint.cut.merge == "accumulate":
+        self._places = places_of(state.network)
+        self._rule: CommonModel | Accumulation | WholeModel
+        if blueprint.cut.merge == "assemble":
+            team = blueprint.spaces.team
+            assert team is not None, "only a team has several policies"
+            parts = [is_of(state.network, (policy,)).numpy() for policy in team.policies]
+            self._rule = WholeModel(initial, parts)
+            self._learns, self._places = np.ones_like(self._learns), ()  # all of a part is its own
+        elif blueprint.cut.merge == "accumulate":
             self._rule = Accumulation(np.where(self._learns, initial, _NOTHING))
         else:
             self._rule = CommonModel(blueprint.experiment.reduce.gain)
-        self._places = places_of(state.network)
         self._seen = Accumulation(read_sums(initial, self._places))
 
     def perform(self, command: Command) -> list[Event]:
@@ -202,3 +209,27 @@ class Accumulation:
 
     def forget(self, group: int) -> None:
         self._bases.forget(group)
+
+
+class WholeModel:
+    """Parts of one model: each group's is what that group has offered last.
+
+    Args:
+        initial: Initial parameters of every learner, float32 [P].
+        parts: Which of them each group trains, bool [P]; disjoint.
+    """
+
+    def __init__(self, initial: Vector, parts: Sequence[npt.NDArray[np.bool_]]) -> None:
+        self._whole = initial.copy()
+        self._parts = parts
+
+    def merge(
+        self, group: int, model: Values, shares: Mapping[int, float], *, has_answer: bool = True
+    ) -> Vector:
+        """Takes over a group's part and returns a copy of the whole, [P]; see `CommonModel`."""
+        part = self._parts[group]
+        self._whole[part] = model[part]
+        return self._whole.copy()
+
+    def forget(self, group: int) -> None:
+        """Its part stays as it is."""

@@ -13,11 +13,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from engine.algorithms.teams.agents import TeamView
 from engine.blueprint import Blueprint
 from engine.envs.make import make_vector_env
 from engine.envs.observed import Observed
 from engine.errors import RunFailedError
-from engine.messages import StepRequested, StepTaken
+from engine.messages import StepTaken
 from engine.roles.commands import Command, StepEnvironment
 from engine.roles.events import EnvironmentStepped, Event, StepWanted
 from engine.rollout import Layout
@@ -32,11 +33,11 @@ are arrays by the name of their field."""
 
 
 class EnvironmentExecutor:
-    """Steps the environments of one remote actor.
+    """Steps the environments of a remote actor, or of several that act for different policies.
 
     Args:
         blueprint: The run.
-        index: Number of the actor that they belong to.
+        index: Their number.
         epoch: Its incarnation.
         resumes: How often the run has resumed a checkpoint.
     """
@@ -51,29 +52,42 @@ class EnvironmentExecutor:
         self._action = blueprint.layout.field("action")
         self._observed = [blueprint.layout.field(name) for name in blueprint.observed]
         self._num_envs = blueprint.layout.num_envs
+        self._columns = _columns_of_actors(blueprint)
         self._seed = actor_seeds(blueprint.experiment.seed, index, epoch, resumes)[1]
 
     def perform(self, command: Command) -> list[Event]:
         if not isinstance(command, StepEnvironment):
             raise RuntimeError(f"an environment cannot perform {type(command).__name__}")
-        return [EnvironmentStepped(self._step(command.request))]
+        return [EnvironmentStepped(self._step(command))]
 
-    def _step(self, request: StepRequested) -> StepTaken:
-        if not request.action:
+    def _step(self, command: StepEnvironment) -> StepTaken:
+        if not any(command.actions):
             arrays = self._of.arrays(*self._env.reset(seed=self._seed))
-            return StepTaken(number=request.number, observation=self._raw(arrays))
-        action = _read(request.action, self._action.dtype, (self._num_envs, *self._action.shape))
+            return StepTaken(number=command.number, observation=self._raw(arrays))
+        action = self._joint_action(command.actions)
         observation, reward, terminated, truncated, info = self._env.step(action)
         arrays = self._of.arrays(observation, info, terminated | truncated)
         lives = info.get("lives")
         return StepTaken(
-            number=request.number,
+            number=command.number,
             observation=self._raw(arrays),
             reward=np.asarray(reward, np.float64).tobytes(),
             terminated=np.asarray(terminated, np.bool_).tobytes(),
             truncated=np.asarray(truncated, np.bool_).tobytes(),
             lives=b"" if lives is None else np.asarray(lives, np.int64).tobytes(),
+            action=action.tobytes() if self._columns else b"",
         )
+
+    def _joint_action(self, actions: Sequence[bytes]) -> Array:
+        """What is stepped, [B, ...]: of each actor the columns that are its own."""
+        shape = (self._num_envs, *self._action.shape)
+        chosen = [_read(action, self._action.dtype, shape) for action in actions]
+        if not self._columns:
+            return chosen[0]
+        joint = np.empty_like(chosen[0])
+        for own, columns in zip(chosen, self._columns, strict=True):
+            joint[:, columns] = own[:, columns]
+        return joint
 
     def _raw(self, arrays: Mapping[str, Array]) -> bytes:
         """All fields, one after the other."""
@@ -87,6 +101,14 @@ class EnvironmentExecutor:
 
     def close(self) -> None:
         self._env.close()
+
+
+def _columns_of_actors(blueprint: Blueprint) -> list[list[int]]:
+    """The columns of the joint action that each actor chooses; empty if there is one actor."""
+    if not blueprint.cut.is_apart:
+        return []
+    view = TeamView("environments", blueprint.spaces)
+    return [view.columns_of(policy) for policy in view.team.policies]
 
 
 class RemoteEnv:
@@ -120,12 +142,16 @@ class RemoteEnv:
         return self._arrays(taken.observation)
 
     def step(self, action: Array) -> Generator[StepWanted, None, StepResult]:
-        """One step with these actions, [B, ...]."""
+        """One step with these actions, [B, ...]. Others act in the same environments if the info
+        has `action`: what all of them chose."""
         taken = yield from self._ask(np.ascontiguousarray(action, self._action.dtype).tobytes())
         size = (self._num_envs,)
         info: dict[str, Any] = {}
         if taken.lives:
             info["lives"] = _read(taken.lives, "int64", size)
+        if taken.action:
+            whole = (self._num_envs, *self._action.shape)
+            info["action"] = _read(taken.action, self._action.dtype, whole)
         return (
             self._arrays(taken.observation),
             _read(taken.reward, "float64", size),

@@ -7,7 +7,8 @@ from typing import Literal
 from engine.graph.policy import Trait
 from engine.spec import Experiment, PositiveInt, Spec, StalenessSpec
 
-MergeRule = Literal["none", "average", "accumulate", "all_reduce"]
+MergeRule = Literal["none", "average", "accumulate", "assemble", "all_reduce"]
+"""`assemble`: each group trains some policies of a team, and the parts make up one model."""
 
 
 class Cut(Spec, frozen=True, kw_only=True):
@@ -16,7 +17,8 @@ class Cut(Spec, frozen=True, kw_only=True):
     Attributes:
         policy: Its name.
         actors: Over all groups.
-        groups: Learners, each with a buffer and actors of its own.
+        groups: Learners, each with a buffer and actors of its own; if they are apart, one for each
+            policy of a team.
         merge: How the models of the groups are merged.
         has_remote_env: Whether environments are stepped by roles of their own.
         has_evaluator: Whether a role evaluates the weights of the first group.
@@ -46,13 +48,39 @@ class Cut(Spec, frozen=True, kw_only=True):
         """Whether all learners make every update together, each on its share of the batch."""
         return self.merge == "all_reduce" and self.groups > 1
 
+    @property
+    def is_apart(self) -> bool:
+        """Whether each group acts and learns for one policy of a team only, so that an actor of
+        each group is needed to step an environment."""
+        return self.merge == "assemble"
+
+    @property
+    def has_reducer(self) -> bool:
+        """Whether a role merges the models of the groups."""
+        return self.merge in ("average", "accumulate", "assemble")
+
+    @property
+    def num_environments(self) -> int:
+        """Vectors of environments, whether roles of their own or their actors step them."""
+        return self.actors // self.groups if self.is_apart else self.actors
+
+    def environment_of(self, actor: int) -> int:
+        """Number of the environments that an actor acts in."""
+        return actor // self.groups if self.is_apart else actor
+
+    def actors_in(self, environment: int) -> range:
+        """Numbers of the actors that act in these environments; one of each group if these are
+        apart."""
+        count = self.groups if self.is_apart else 1
+        return range(environment * count, (environment + 1) * count)
+
     def group_of(self, actor: int) -> int:
         return actor % self.groups
 
     def group_of_role(self, address: str) -> int | None:
         """The group that a role belongs to; None if it serves all of them."""
         role, _, number = address.rpartition("-")
-        if role in ("actor", "environment"):
+        if role == "actor" or (role == "environment" and not self.is_apart):
             return self.group_of(int(number))
         return int(number) if role in ("buffer", "learner") else None
 
@@ -61,8 +89,8 @@ class Cut(Spec, frozen=True, kw_only=True):
         """All roles but the coordinator."""
         roles = [("actor", self.actors), ("buffer", self.groups), ("learner", self.groups)]
         if self.has_remote_env:
-            roles.append(("environment", self.actors))
-        if self.merge in ("average", "accumulate"):
+            roles.append(("environment", self.num_environments))
+        if self.has_reducer:
             roles.append(("reducer", 1))
         if self.has_evaluator:
             roles.append(("evaluator", 1))

@@ -10,7 +10,7 @@ from engine.errors import ConfigError
 from engine.graph.cut import Cut, MergeRule
 from engine.graph.policy import DistributionPolicy, EdgeSpec, FragmentSpec, roles_of
 from engine.graph.validate import check_policy
-from engine.spec import Experiment
+from engine.spec import MAX_REPLICAS, Experiment
 from engine.wording import plural
 
 _ROLES_OF_VALUE = {
@@ -86,20 +86,52 @@ class DataflowGraph:
         )
 
 
-def build_graph(policy: DistributionPolicy, experiment: Experiment) -> DataflowGraph:
+def build_graph(
+    policy: DistributionPolicy, experiment: Experiment, num_apart: int = 1
+) -> DataflowGraph:
     """Applies the policy to the experiment.
+
+    Args:
+        policy: How functions are distributed.
+        experiment: What is run.
+        num_apart: Policies of a team that have a learner each. The experiment's actors are then
+            those of each of them: actors of all act in the same environments.
 
     Raises:
         ConfigError: A function is missing or placed twice, an input has no producer, an edge
             carries what its ends do not produce or take, a cycle waits for itself, or actors and
             groups do not suit the policy; fragment and edge are named.
     """
+    if num_apart > 1:
+        experiment = _with_apart(experiment, num_apart)
     if experiment.evaluation is not None:
         policy = with_evaluator(policy)
     check_policy(policy)
     present = _without_absent(policy, experiment)
     cut = _cut(present, experiment)
+    if num_apart > 1:
+        cut = replace(cut, merge="assemble")
     return DataflowGraph(present, tuple(_replicate(present, experiment, cut)), cut)
+
+
+def _with_apart(experiment: Experiment, num_apart: int) -> Experiment:
+    """The same with a group for each policy of a team, and as many actors in each."""
+    if experiment.groups not in (1, num_apart):
+        raise ConfigError(
+            f"there are {num_apart} policies, each with a learner of its own, but the"
+            f" experiment asks for {plural(experiment.groups, 'group')}",
+            where="groups",
+            fix=f"leave it out, or set groups={num_apart}",
+        )
+    actors = experiment.actors * num_apart
+    if actors > MAX_REPLICAS:
+        raise ConfigError(
+            f"{plural(experiment.actors, 'actor')} of each of {num_apart} policies are {actors};"
+            f" a run has at most {MAX_REPLICAS}",
+            where="actors",
+            fix="use fewer actors",
+        )
+    return replace(experiment, groups=num_apart, actors=actors)
 
 
 def with_evaluator(policy: DistributionPolicy) -> DistributionPolicy:
@@ -244,7 +276,7 @@ def _partners(graph: DataflowGraph, value: str) -> list[tuple[str, str]]:
     for role, process in process_of.items():
         kind, _, number = role.rpartition("-")
         if kind == "actor" and "environment" in (producer, consumer):
-            other = f"environment-{number}"
+            other = f"environment-{graph.cut.environment_of(int(number))}"
         elif kind == "actor" and "actor" in (producer, consumer):
             partner = consumer if producer == "actor" else producer
             other = f"{partner}-{graph.cut.group_of(int(number))}"

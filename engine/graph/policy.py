@@ -155,6 +155,9 @@ class DistributionPolicy(Spec, frozen=True, kw_only=True):
     staleness: StalenessRule = StalenessRule()
     requires: tuple[Trait, ...] = ()
     """Traits that an algorithm must declare to run under this policy."""
+    splits_teams: bool = False
+    """Several agents with several policies: if the algorithm declares `trains_apart`, each policy
+    has a learner of its own, so that there are as many groups as policies."""
 
     def staleness_of(self, wanted: StalenessSpec) -> StalenessSpec:
         """The experiment's rule, with the fields that the policy overrides."""

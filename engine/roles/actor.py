@@ -59,16 +59,17 @@ class ActorRole:
         index: Its number.
         epoch: Its incarnation.
         buffer, learner: Addresses that it sends rollouts to and gets weights from.
-
-    A separate role, `environment-<index>`, can step its environments; then every step is a message
-    to that role and one back.
+        environment: Address of the role that steps its environments, if that is another: then every
+            step is a message to it and one back. By default the one of its own number.
     """
 
-    def __init__(self, index: int, epoch: int, buffer: str, learner: str) -> None:
+    def __init__(
+        self, index: int, epoch: int, buffer: str, learner: str, environment: str = ""
+    ) -> None:
         self.address = f"actor-{index}"
         self._index = index
         self._epoch = epoch
-        self._environment = f"environment-{index}"
+        self._environment = environment or f"environment-{index}"
         self._buffer = buffer
         self._learner = learner
         self._state = _State.JOINED

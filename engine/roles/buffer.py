@@ -5,6 +5,8 @@ Only the buffer sees every env step between actor and learner, so it keeps the l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from engine.admission import Admission
 from engine.messages import (
     COORDINATOR,
@@ -34,6 +36,9 @@ class BufferRole(TicketBuffer):
         rollouts_per_batch: Rollouts of one batch.
         version: Version of the initial weights.
         num_actors: Actors that send to it.
+        order: Addresses of these actors, if they get tickets in turn instead of first come, first
+            served. Actors that share environments wait for each other at every step, so all
+            their buffers must let the same ones begin first.
     """
 
     def __init__(
@@ -43,8 +48,13 @@ class BufferRole(TicketBuffer):
         rollouts_per_batch: int,
         version: int = 0,
         num_actors: int = 1,
+        order: Sequence[str] = (),
     ) -> None:
-        self._admission = Admission(staleness, rollouts_per_batch, version, num_actors)
+        self._order = tuple(order)
+        self._num_granted = 0
+        self._admission = Admission(
+            staleness, rollouts_per_batch, version, num_actors, keeps_order=bool(order)
+        )
         super().__init__(index, self._admission)
         self._queue: dict[int, Rollout] = {}
         self._delivered = 0
@@ -130,15 +140,24 @@ class BufferRole(TicketBuffer):
 
     def _grant(self) -> list[Command]:
         commands: list[Command] = []
-        while self._waiting:
-            actor, held_version = next(iter(self._waiting.items()))
-            ticket = self._admission.admit(actor, held_version)
+        while (actor := self._next_to_begin()) is not None:
+            ticket = self._admission.admit(actor, self._waiting[actor])
             if ticket is None:
                 break
             del self._waiting[actor]
+            self._num_granted = max(self._num_granted, ticket.number + 1)
             answer = TicketGranted(ticket=ticket.number, min_version=ticket.min_version)
             commands.append(Send(actor, answer))
         return commands
+
+    def _next_to_begin(self) -> str | None:
+        """Who gets the next ticket: of those that wait the first, or whose turn it is, if it waits.
+        An actor that asks again for the ticket that it holds gets the same, at any time."""
+        if not self._order:
+            return next(iter(self._waiting), None)
+        again = (actor for actor in self._waiting if self._admission.holds_ticket(actor))
+        in_turn = self._order[self._num_granted % len(self._order)]
+        return next(again, in_turn if in_turn in self._waiting else None)
 
     def _ledger(self, now_s: float) -> Ledger:
         """A ledger row, as far as rollouts have arrived here."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from engine.messages import AnyMessage, StepRequested, StepTaken
+from engine.messages import AnyMessage, StepTaken
 from engine.progress import LimiterState, MeanReturn, Progress, RunCounters
 from engine.roles.events import Event
 from engine.rollout import Priorities, Rollout, Samples, Weights
@@ -106,9 +106,14 @@ class ForgetModel:
 
 @dataclass(frozen=True)
 class StepEnvironment:
-    """Environment: reset or take a step. Gives `EnvironmentStepped`."""
+    """Environment: take step `number`, or reset if the actions are empty. Gives
+    `EnvironmentStepped`.
 
-    request: StepRequested
+    `actions` has those of each actor, in order, as `StepRequested` has them.
+    """
+
+    number: int
+    actions: tuple[bytes, ...]
 
 
 @dataclass(frozen=True)

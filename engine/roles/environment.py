@@ -1,6 +1,8 @@
-"""An environment role: steps environments for an actor in another process."""
+"""An environment role: steps environments for actors in other processes."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from engine.messages import (
     COORDINATOR,
@@ -17,20 +19,22 @@ from engine.roles.events import EnvironmentStepped, Event, TimerFired
 
 
 class EnvironmentRole:
-    """Decides for the environments of one actor: every step is taken once, in order.
+    """Decides for the environments of one actor, or of several that act for different agents.
 
-    A repeated request means that the first, or its answer, was lost in transit.
+    Every step is taken once, in order, as soon as all its actors have chosen. A repeated request
+    means that the first, or its answer, was lost in transit.
 
     Args:
-        index: Its number, which is that of its actor.
+        index: Its number.
+        actors: Addresses of those that act in it.
     """
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, actors: Sequence[str]) -> None:
         self.address = f"environment-{index}"
-        self._actor = f"actor-{index}"
-        self._requested: StepRequested | None = None
+        self._requested: dict[str, StepRequested | None] = dict.fromkeys(actors)
+        """The newest request of each actor."""
         self._taken: StepTaken | None = None
-        """The answer to it, once there is one."""
+        """The newest answer; others of its actors can have requested the next step already."""
         self._is_stopping = False
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
@@ -39,28 +43,38 @@ class EnvironmentRole:
         | event | commands |
         |---|---|
         | Start, TimerFired | none |
-        | StepRequested | StepEnvironment; if it was taken before, Send(StepTaken) again |
-        | EnvironmentStepped | Send(StepTaken) |
+        | StepRequested | StepEnvironment once all request it; Send(StepTaken) if it was taken |
+        | EnvironmentStepped | Send(StepTaken) to all its actors |
         | Stop | Send(Stopped) |
         | Exit | Quit |
+
+        Raises:
+            RuntimeError: It is no event for an environment, or from an actor of another one.
         """
         match event:
             case Start() | TimerFired():
                 return []
-            case StepRequested():
+            case StepRequested(actor=actor) if actor in self._requested:
                 return [] if self._is_stopping else self._asked(event)
             case EnvironmentStepped(taken=taken):
                 self._taken = taken
-                return [Send(self._actor, taken)]
+                return [Send(actor, taken) for actor in self._requested]
             case Stop():
                 self._is_stopping = True
                 return [Send(COORDINATOR, Stopped(address=self.address, counters=Counters()))]
             case Exit():
                 return [Quit()]
-        raise RuntimeError(f"{self.address} cannot handle {type(event).__name__}")
+        raise RuntimeError(f"{self.address} cannot handle {event!r:.200}")
 
     def _asked(self, request: StepRequested) -> list[Command]:
-        if self._requested is None or request.number != self._requested.number:
-            self._requested, self._taken = request, None
-            return [StepEnvironment(request)]
-        return [] if self._taken is None else [Send(self._actor, self._taken)]
+        if self._taken is not None and self._taken.number == request.number:
+            return [Send(request.actor, self._taken)]
+        before, self._requested[request.actor] = self._requested[request.actor], request
+        if before is not None and before.number == request.number:
+            return []  # the others have not chosen yet, or the step is being taken
+        wanted = [item for item in self._requested.values() if item is not None]
+        is_complete = len(wanted) == len(self._requested)
+        if not is_complete or any(item.number != request.number for item in wanted):
+            return []
+        self._taken = None
+        return [StepEnvironment(request.number, tuple(item.action for item in wanted))]

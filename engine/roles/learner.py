@@ -105,7 +105,7 @@ class LearnerRole:
         knows_all = cut.groups == 1 or cut.is_joint
         self._step_limit = steps_left(experiment.stop.env_steps, resumed) if knows_all else None
         """None if a reducer merges learners: only the coordinator knows what all have consumed."""
-        self._has_reducer = cut.merge in ("average", "accumulate")
+        self._has_reducer = cut.has_reducer
         self._progress = ProgressCount(experiment.stop.env_steps, cut, resumed)
         self._version = resumed.version if resumed else 0
         self._offers = Offers(experiment.reduce.every_updates, self._version)

@@ -133,15 +133,24 @@ def host_role(address: str, run: Assembly) -> RoleInstance:
     if address == COORDINATOR:
         return _host_coordinator(run)
     index, cut = int(address.rpartition("-")[2]), run.blueprint.cut
-    blueprint = run.blueprint.of_group(cut.group_of_role(address) or 0)
+    group = cut.group_of_role(address)
+    serves_all = group is None and cut.is_apart
+    blueprint = run.blueprint if serves_all else run.blueprint.of_group(group or 0)
     match role_of(address):
         case "actor":
-            group = cut.group_of(index)
-            actor = ActorRole(index, run.epoch, f"buffer-{group}", f"learner-{group}")
+            actor = ActorRole(
+                index,
+                run.epoch,
+                f"buffer-{group}",
+                f"learner-{group}",
+                f"environment-{cut.environment_of(index)}",
+            )
             return RoleInstance(actor, _actor_executor(index, run, blueprint))
         case "environment":
+            actors = [f"actor-{number}" for number in cut.actors_in(index)]
             return RoleInstance(
-                EnvironmentRole(index), EnvironmentExecutor(blueprint, index, 0, run.resumes)
+                EnvironmentRole(index, actors),
+                EnvironmentExecutor(blueprint, index, 0, run.resumes),
             )
         case "learner":
             return _host_learner(index, run, blueprint)
@@ -197,7 +206,15 @@ def _host_buffer(index: int, run: Assembly, blueprint: Blueprint) -> RoleInstanc
     if blueprint.replay is None:
         per_batch = blueprint.rollouts_per_batch
         num_actors = len(blueprint.cut.actors_of(index))
-        queue = BufferRole(index, experiment.staleness, per_batch, run.version, num_actors)
+        order = blueprint.cut.actors_of(index) if blueprint.cut.is_apart else ()
+        queue = BufferRole(
+            index,
+            experiment.staleness,
+            per_batch,
+            run.version,
+            num_actors,
+            [f"actor-{number}" for number in order],
+        )
         return RoleInstance(queue, QueueExecutor(run.arena))
     is_alone, resumed = blueprint.cut.groups == 1, run.info.resumed
     executor = _replay_executor(index, run, blueprint)

@@ -69,6 +69,12 @@ class Team:
         """The policies that act and learn in this process, in order."""
         return tuple(item for item in self.policies if self.own is None or item.name in self.own)
 
+    @property
+    def identity(self) -> tuple[tuple[str, tuple[int, ...], bool], ...]:
+        """Who shares which policy, and which of these are at home; for checksums."""
+        own = self.own_policies
+        return tuple((policy.name, policy.agents, policy in own) for policy in self.policies)
+
     def policy_of(self, agent: int) -> SharedPolicy:
         """The policy of an agent."""
         return next(policy for policy in self.policies if agent in policy.agents)

@@ -116,7 +116,7 @@ class Stepping(Idle):
         if not isinstance(command, StepEnvironment):
             done(())
             return
-        taken = StepTaken(number=command.request.number, observation=b"")
+        taken = StepTaken(number=command.number, observation=b"")
         process.compute(
             self.step.draw_s(self.common.dice),
             self.step.share,

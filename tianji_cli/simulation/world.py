@@ -190,7 +190,9 @@ class SimulatedWorld:
                 group = cut.group_of(index)
                 return ActorRole(index, 0, f"buffer-{group}", f"learner-{group}")
             case "environment":
-                return EnvironmentRole(index)
+                return EnvironmentRole(
+                    index, [f"actor-{number}" for number in cut.actors_in(index)]
+                )
             case "learner":
                 return LearnerRole(index, experiment, f"buffer-{index}", cut)
             case "reducer":

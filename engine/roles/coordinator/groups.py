@@ -87,7 +87,8 @@ class Groups:
         groups = {self._cut.group_of_role(role) for role in roles}
         hit = sorted(group for group in groups if group is not None)
         left = set(self._members) - self._lost - set(hit)
-        if not is_heart or None in groups or self._cut.is_joint or not left:
+        is_whole = self._cut.is_joint or self._cut.is_apart
+        if not is_heart or None in groups or is_whole or not left:
             return []
         self._lost.update(hit)
         self.dead.update(roles)
@@ -100,7 +101,7 @@ class Groups:
             for address in self._members[group]
             if address not in self.dead and role_of(address) != "buffer"
         ]
-        if self._cut.merge in ("average", "accumulate"):
+        if self._cut.has_reducer:
             commands.append(Send("reducer-0", GroupLost(group=group)))
         return commands
 

@@ -24,7 +24,7 @@ from engine.executors.remote_env import EnvironmentExecutor
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import read_policy
 from engine.layers.inputs import STATE, mask_of, observation_of
-from engine.messages import StepRequested, StepTaken
+from engine.messages import StepTaken
 from engine.roles.commands import CollectRollout, Evaluate, LoadWeights, StepEnvironment, TakeStep
 from engine.roles.events import EnvironmentStepped, Evaluated, RolloutCollected, StepWanted
 from engine.rollout import Rollout, Weights
@@ -139,8 +139,7 @@ def test_remote_environments_make_the_same_rollouts():
             if isinstance(event, RolloutCollected):
                 break
             assert isinstance(event, StepWanted)
-            request = StepRequested(actor="actor-0", number=event.number, action=event.action)
-            (stepped,) = environment.perform(StepEnvironment(request))
+            (stepped,) = environment.perform(StepEnvironment(event.number, (event.action,)))
             assert isinstance(stepped, EnvironmentStepped)
             assert isinstance(stepped.taken, StepTaken)
             remote.perform(TakeStep(stepped.taken))

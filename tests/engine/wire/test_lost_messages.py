@@ -78,9 +78,9 @@ class Bodies:
             case CollectRollout(ticket=ticket):
                 self.tickets[name] = ticket
                 return [self.want_step(name)]
-            case StepEnvironment(request=request):
-                self.stepped[name].append(request.number)
-                return [EnvironmentStepped(StepTaken(number=request.number, observation=b""))]
+            case StepEnvironment(number=number):
+                self.stepped[name].append(number)
+                return [EnvironmentStepped(StepTaken(number=number, observation=b""))]
             case TakeStep(taken=taken):
                 is_complete = taken.number % STEPS == 0
                 return [self.collected(name) if is_complete else self.want_step(name)]
@@ -122,7 +122,7 @@ def trained(buffer: Role, seed: int, breaks: float) -> tuple[Wire, Bodies]:
     roles: dict[str, Role] = {"buffer-0": buffer, "learner-0": LearnerRole(0, ENDLESS, "buffer-0")}
     for number in range(2):
         roles[f"actor-{number}"] = ActorRole(number, 0, "buffer-0", "learner-0")
-        roles[f"environment-{number}"] = EnvironmentRole(number)
+        roles[f"environment-{number}"] = EnvironmentRole(number, [f"actor-{number}"])
     wire = Wire(roles, executors.perform, seed, breaks)
     for name in roles:
         wire.handle(name, Start(origin_ns=0))
