@@ -17,7 +17,7 @@ from engine.envs.rehearsal import first_reset
 from engine.envs.torch_envs import make_torch_env, torch_spaces_of
 from engine.executors.warm_start import wanted_tensors
 from engine.extensions import import_all
-from engine.graph.cut import Cut
+from engine.graph.cut import Cut, single_cut
 from engine.layers.encoders import encoded_leaves
 from engine.outline import Outline, OutlinedAction, OutlinedLeaf, OutlinedReplay
 from engine.rollout import Layout
@@ -50,6 +50,25 @@ def outline_of(
     outline = _outline(experiment.network, spaces, source)
     replay = _replay(experiment, cut, algorithm.samples())
     return msgspec.structs.replace(outline, replay=replay), taken
+
+
+def num_trained_apart(experiment: Experiment) -> int:
+    """Policies of the environment's team that can have a learner each; 1 if the algorithm trains
+    them together.
+
+    Raises:
+        ConfigError: A module, the environment or the algorithm cannot be used here.
+    """
+    import_all(experiment)
+    env = make_vector_env(msgspec.structs.replace(experiment.env, num_envs=1, num_splits=1))
+    try:
+        spaces = spaces_of(env, experiment.agents)
+    finally:
+        env.close()
+    samples = make_suitable(experiment, single_cut(experiment), spaces).samples()
+    if spaces.team is None or not samples.trains_apart:
+        return 1
+    return len(spaces.team.policies)
 
 
 def _outline(network: NetworkSpec, spaces: Spaces, source: str | None) -> Outline:

@@ -17,6 +17,7 @@ from tianji_cli.config.inventory import Inventory
 from tianji_cli.config.lookup import find_file, shipped
 from tianji_cli.output import Output
 from tianji_cli.planning.plan import Plan, make_plan, notes_of
+from tianji_cli.planning.teams import num_apart
 from tianji_cli.runs.resume import ResumePoint, find_resume_point
 from tianji_cli.runs.warm_start import KEY, WeightsSource, find_weights
 from tianji_cli.slurm.hosts import hosts_of_run, refuse_former_nodes
@@ -123,7 +124,12 @@ def load(request: UpRequest, output: Output | None = None) -> Loaded:
     directories = _module_directories(document)
     try:
         is_stated = "actors" in document.data
-        plan = make_plan(experiment, inventory, has_actors_stated=is_stated)
+        plan = make_plan(
+            experiment,
+            inventory,
+            has_actors_stated=is_stated,
+            num_apart=num_apart(experiment, directories),
+        )
     except ConfigError as error:
         raise locate(error, document, resume_point) from error
     try:

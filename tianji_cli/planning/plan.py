@@ -96,7 +96,11 @@ class Plan:
 
 
 def make_plan(
-    experiment: Experiment, inventory: Inventory, *, has_actors_stated: bool = True
+    experiment: Experiment,
+    inventory: Inventory,
+    *,
+    has_actors_stated: bool = True,
+    num_apart: int = 1,
 ) -> Plan:
     """Applies the experiment's policy and places the processes.
 
@@ -105,14 +109,15 @@ def make_plan(
         inventory: Where to run it.
         has_actors_stated: Whether the user set the number of actors; otherwise there are enough
             for all hosts.
+        num_apart: Policies of a team that have a learner each; see `teams`.
 
     Raises:
         ConfigError: Unknown or impossible policy.
     """
     experiment = with_named_actors(experiment, inventory)
     policy = read_policy(experiment.policy)
-    graph = build_graph(policy, experiment)
-    if not has_actors_stated:
+    graph = build_graph(policy, experiment, num_apart)
+    if not has_actors_stated and num_apart == 1:
         least = actors_for_all(graph.processes, inventory, is_joint=shares_updates(graph))
         actors = max(experiment.actors, least)
         experiment = msgspec.structs.replace(experiment, actors=actors)

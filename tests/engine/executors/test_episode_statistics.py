@@ -54,3 +54,14 @@ def test_they_agree_with_a_clerk(seed: int, rows: list[int], num_envs: int, shar
         assert [(t, length) for t, _, length in entries.ended] == [(t, n) for t, _, n in ended]
         found = [total for _, total, _ in entries.ended]
         assert found == pytest.approx([total for _, total, _ in ended], abs=1e-4)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_actors_in_the_same_environments_count_each_step_and_episode_once(count: int):
+    done = torch.rand(12, 5, generator=torch.Generator().manual_seed(0)) < 0.2
+    whole = EpisodeStatistics(5, CPU).enter(torch.ones(12, 5), done)
+    shares = [whole.share(number, count) for number in range(count)]
+    assert sum(item.num_env_steps for item in shares) == whole.num_env_steps < done.numel()
+    episodes = [episode for item in shares for episode in item.ended]
+    assert sorted(episodes) == sorted(whole.ended)
+    assert len(whole.ended) > 5

@@ -291,3 +291,33 @@ def test_an_evaluation_adds_an_evaluator_beside_everything_else(name: str):
         assert len(graph.processes) == len(plain.processes) + 1
         edge = graph.edges[-1]
         assert (edge.target, edge.carries, edge.channel) == ("evaluator", "weights", "latest")
+
+
+def test_each_policy_of_a_team_has_an_actor_and_a_learner_in_a_process():
+    policy = read_policy("environments")
+    graph = build_graph(policy, make_experiment(actors=2), num_apart=3)
+    assert roles(graph) == {
+        "environment-0": ("environment-0", "environment-1"),
+        **{
+            f"agent-{n}": (f"actor-{n}", f"actor-{n + 3}", f"buffer-{n}", f"learner-{n}")
+            for n in range(3)
+        },
+        "reducer-0": ("reducer-0",),
+    }
+    assert (graph.cut.groups, graph.cut.actors, graph.cut.merge) == (3, 6, "assemble")
+    met = {frozenset(ends[:2]) for ends in connections(graph)}
+    assert met == {
+        frozenset((f"agent-{n}", other))
+        for n in range(3)
+        for other in ("environment-0", "reducer-0")
+    }
+
+
+def test_groups_of_a_team_apart_are_its_policies():
+    policy, experiment = read_policy("environments"), make_experiment(actors=2, groups=2)
+    with pytest.raises(ConfigError, match="3 policies, each with a learner") as info:
+        build_graph(policy, experiment, num_apart=3)
+    assert info.value.where == "groups"
+    assert "groups=3" in info.value.fix
+    with pytest.raises(ConfigError, match="at most 10000"):
+        build_graph(policy, make_experiment(actors=9000), num_apart=3)

@@ -10,7 +10,7 @@ import torch
 from engine.blueprint import make_blueprint
 from engine.clock import ManualClock
 from engine.executors.learner import LearnerExecutor
-from engine.executors.reducer import Accumulation, CommonModel, ReducerExecutor
+from engine.executors.reducer import Accumulation, CommonModel, ReducerExecutor, WholeModel
 from engine.graph.cut import Cut
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import read_policy
@@ -127,6 +127,13 @@ def test_a_parameter_server_adds_up_what_every_worker_has_learnt():
     assert server.merge(1, vector(10, 13), {}).tolist() == [11, 13], "it started from the same"
     # Worker 0 has gone on from (11, 10), which it knows, by (+1, 0).
     assert server.merge(0, vector(12, 10), {}).tolist() == [12, 13]
+
+
+def test_a_whole_model_is_made_of_the_newest_part_of_each_learner():
+    of_first = np.array([True, False, True])
+    whole = WholeModel(vector(1, 2, 3), [of_first, ~of_first])
+    assert whole.merge(1, vector(9, 8, 9), HALF).tolist() == [1, 8, 3]
+    assert whole.merge(0, vector(5, 0, 7), HALF).tolist() == [5, 8, 7], "the other part stays"
 
 
 @pytest.mark.parametrize(("policy", "groups"), [("central", 1), ("tianji", 4)])
