@@ -24,8 +24,8 @@ POLICY_MODULES = ("policy_trunk", "policy_head")
 """The modules of the policy in a `PolicyCriticsNetwork`."""
 
 
-class QNetwork(nn.Module):
-    """Action values, and the epsilon for exploration.
+class ActionValues(nn.Module):
+    """Action values of one agent.
 
     With a core, values are functions of its output: use `step` and `unroll` then, and without one
     call the network.
@@ -49,7 +49,6 @@ class QNetwork(nn.Module):
         gain = spec.gain_of("value")
         self.advantage = linear(num_features, num_actions, gain)
         self.value = linear(num_features, 1, gain) if dueling else None
-        self.epsilon = nn.Parameter(torch.ones(()), requires_grad=False)
 
     def forward(self, observation: Observation) -> Tensor:
         """q(s, .), [N, num_actions], of [N, ...] observations."""
@@ -90,12 +89,50 @@ class QNetwork(nn.Module):
         outputs, state = self.core.unroll(features, state, continues)
         return self._heads(outputs), state
 
+    def unroll_refreshed(
+        self,
+        observation: Observation,
+        state: Tensor,
+        continues: Tensor,
+        has_burn_in: Tensor,
+        burn_in_steps: int,
+    ) -> Tensor:
+        """Sequences, from a state that is first refreshed by a burn-in, without gradients.
+
+        Args:
+            observation: Of the burn-in, of T steps and of s_T, [burn_in_steps + T + 1, N, ...].
+            state: Before the first row of the burn-in, or of the T steps without one, [N, S].
+            continues: As of `unroll`, a row for each observation.
+            has_burn_in: Whether there is a burn-in, bool [N]; otherwise its rows mean nothing.
+            burn_in_steps: Its rows.
+
+        Returns:
+            q(s_0, .) to q(s_T, .), [T + 1, N, num_actions].
+        """
+        if burn_in_steps:
+            before = map_leaves(lambda leaf: leaf[:burn_in_steps], observation)
+            with torch.no_grad():
+                _, refreshed = self.unroll(before, state, continues[:burn_in_steps])
+            state = torch.where(has_burn_in.unsqueeze(-1), refreshed, state)
+        trained = map_leaves(lambda leaf: leaf[burn_in_steps:], observation)
+        return self.unroll(trained, state, continues[burn_in_steps:])[0]
+
     def _heads(self, features: Tensor) -> Tensor:
         advantage: Tensor = self.advantage(features)
         if self.value is None:
             return advantage
         value: Tensor = self.value(features)
         return value + advantage - advantage.mean(-1, keepdim=True)
+
+
+class QNetwork(ActionValues):
+    """Action values of one agent, and the epsilon for exploration; see `ActionValues`."""
+
+    def __init__(
+        self, observation: AnySpace, num_actions: int, spec: NetworkSpec, dueling: bool
+    ) -> None:
+        super().__init__(observation, num_actions, spec, dueling)
+        self.epsilon = nn.Parameter(torch.ones(()), requires_grad=False)
 
 
 def among_valid(q: Tensor, mask: Tensor | None) -> Tensor:
@@ -109,7 +146,7 @@ def random_action(number: Tensor, num_actions: int, mask: Tensor | None) -> Tens
     Args:
         number: Uniform in [0, 1), float32 [N].
         num_actions: A.
-        mask: bool [N, A], with at least one valid action in each row.
+        mask: bool [N, A]; a row without any valid action gives the last one.
 
     Returns:
         int64 [N].
@@ -118,7 +155,8 @@ def random_action(number: Tensor, num_actions: int, mask: Tensor | None) -> Tens
         return (number * num_actions).to(torch.int64)
     num_valid = mask.cumsum(-1)
     rank = (number * num_valid[:, -1]).to(torch.int64)
-    return (num_valid <= rank.unsqueeze(-1)).sum(-1)  # how many actions come before that one
+    before = (num_valid <= rank.unsqueeze(-1)).sum(-1)  # how many actions come before that one
+    return before.clamp(max=num_actions - 1)
 
 
 class PolicyCriticsNetwork(nn.Module):

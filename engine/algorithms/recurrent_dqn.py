@@ -13,24 +13,16 @@ sequences do not overlap.
 
 from __future__ import annotations
 
-import msgspec
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.base import (
-    Algorithm,
-    Batch,
-    ReplayRequest,
-    SequenceRequest,
-    Spaces,
-    TargetNetwork,
-)
-from engine.algorithms.dqn import LOSSES, Dqn, DqnConfig, share_of_loss
+from engine.algorithms.base import Algorithm, Batch, Spaces, TargetNetwork
+from engine.algorithms.dqn import Dqn, DqnConfig
+from engine.algorithms.q_learning.learner import merged
+from engine.algorithms.q_learning.losses import sequence_loss
 from engine.algorithms.q_network import QNetwork, among_valid
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup
-from engine.layers.cores import state_size
 from engine.layers.inputs import STATE, Inputs, Observation, map_leaves, observation_of
-from engine.rollout import Field
 from engine.spaces.observations import MASK
 from engine.spec import NetworkSpec
 
@@ -51,22 +43,6 @@ class RecurrentDqn(Dqn):
         ConfigError: See `Dqn`.
     """
 
-    def __init__(self, config: DqnConfig, network: NetworkSpec, spaces: Spaces) -> None:
-        super().__init__(config, network, spaces)
-        self._burn_in_steps = min(config.burn_in_steps, config.rollout_steps)
-        self._sequence = SequenceRequest(
-            num_steps=config.rollout_steps, burn_in_steps=self._burn_in_steps
-        )
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        """Those of `Dqn`, and the state before each step."""
-        return (*super().fields, Field(STATE, "float32", (state_size(self._network_spec.core),)))
-
-    @property
-    def _replay(self) -> ReplayRequest:
-        return msgspec.structs.replace(super()._replay, sequence=self._sequence)
-
     def _values(self, network: QNetwork, inputs: Inputs) -> tuple[Tensor, dict[str, Tensor]]:
         assert not isinstance(inputs, Tensor)
         q, state = network.step(observation_of(inputs), inputs[STATE])
@@ -74,11 +50,7 @@ class RecurrentDqn(Dqn):
 
     def _prepare(self, target: TargetNetwork, batch: Batch) -> dict[str, Tensor]:
         """See `Dqn`; `target_q` is q_target of s_0 to s_T, [N, T + 1, num_actions]."""
-        samples = {
-            name: values.flatten(0, 1)
-            for name, values in batch.items()
-            if name not in ("key", "version")
-        }
+        samples = merged(batch)
         assert isinstance(target.network, QNetwork)
         with torch.no_grad():
             target_q = self._unroll(target.network, samples).transpose(0, 1)
@@ -100,62 +72,29 @@ class RecurrentDqn(Dqn):
             network: Whose state is refreshed by the burn-in, without gradients.
             samples: [N, rows, ...].
         """
-        first = self._burn_in_steps
         observation = map_leaves(lambda leaf: leaf.transpose(0, 1), observation_of(samples))
-        state = samples[STATE]
+        state, has_burn_in = samples[STATE], samples["has_burn_in"]
         # A step that only reset its environment leaves no memory. After s_T nothing follows.
         continues = nn.functional.pad(samples["valid"].to(state.dtype).t(), (0, 0, 0, 1))
-        if first:
-            before = map_leaves(lambda leaf: leaf[:first], observation)
-            with torch.no_grad():
-                _, refreshed = network.unroll(before, state, continues[:first])
-            state = torch.where(samples["has_burn_in"].unsqueeze(-1), refreshed, state)
-        trained = map_leaves(lambda leaf: leaf[first:], observation)
-        return network.unroll(trained, state, continues[first:])[0]
+        return network.unroll_refreshed(
+            observation, state, continues, has_burn_in, self._burn_in_steps
+        )
 
     def _loss(
         self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
     ) -> tuple[Tensor, Tensor]:
-        """Loss of the TD errors, weighted, averaged over all steps of all sequences.
-
-            delta_t = r + discount q_target(s_{t+k}, a*) - q(s_t, a_t)
-
-        where r, discount and k, the span, are those of the n-step transition from step t, and a*
-        is chosen as in `Dqn`. Steps that only reset their environment count as 0.
-
-        Args:
-            network: The network to train.
-            minibatch: Sequences, [N, rows, ...]; `target_q` [N, T + 1, num_actions].
-            replicas: The learners with the other shares of these samples.
-
-        Returns:
-            As in `Dqn`, with one error for each sequence, eta max |delta| + (1 - eta) mean |delta|.
-        """
+        """See `sequence_loss`, with v as in `Dqn`; `target_q` is [N, T + 1, num_actions]."""
         assert isinstance(network, QNetwork)
         q_of_states = self._unroll(network, minibatch)
-        span, target_q = minibatch["span"].t(), minibatch["target_q"].transpose(0, 1)
+        target_q = minibatch["target_q"].transpose(0, 1)
         assert q_of_states.shape == target_q.shape, (q_of_states.shape, target_q.shape)
         with torch.no_grad():
             mask = minibatch.get(MASK)
             if mask is not None:
                 mask = mask[:, self._burn_in_steps :].transpose(0, 1)
             ranking = among_valid(q_of_states if self._config.double else target_q, mask)
-            best = ranking.argmax(dim=-1, keepdim=True)
-            value = target_q.gather(-1, best).squeeze(-1)
-            step = torch.arange(len(span), device=span.device).unsqueeze(-1)
-            target = torch.addcmul(
-                minibatch["reward"].t(), minibatch["discount"].t(), value.gather(0, step + span)
-            )
-            is_step = (span > 0).to(target.dtype)
+            value = target_q.gather(-1, ranking.argmax(dim=-1, keepdim=True)).squeeze(-1)
         action = minibatch["action"].t().unsqueeze(-1)
         q = q_of_states[:-1].gather(-1, action).squeeze(-1)
-        assert q.shape == target.shape, (q.shape, target.shape)
-        losses = is_step * LOSSES[self._config.loss](q, target, reduction="none")
-        loss = (minibatch["weight"] * losses.mean(0)).mean()
-        with torch.no_grad():
-            error, num_steps = is_step * (target - q).abs(), is_step.sum(0).clamp(min=1.0)
-            mix = self._sequence.priority_mix
-            errors = mix * error.amax(0) + (1 - mix) * error.sum(0) / num_steps
-            all_steps = num_steps.sum()
-            means = torch.stack((loss, error.sum() / all_steps, (is_step * q).sum() / all_steps))
-        return share_of_loss(loss, means, errors, replicas)
+        mix = self._sequence.priority_mix
+        return sequence_loss(q, value, minibatch, self._config.loss, mix, replicas)
