@@ -273,8 +273,9 @@ def identified_space(observation: AnySpace, num_agents: int) -> AnySpace:
 
 def numbered(vectors: Tensor, num_agents: int) -> Tensor:
     """A vector for each agent, [..., agents, D], with its number, [..., agents, D + agents]."""
-    eye = torch.eye(num_agents, device=vectors.device)
-    return torch.cat((vectors.to(torch.float32), eye.expand(*vectors.shape[:-1], -1)), -1)
+    real = vectors if vectors.is_floating_point() else vectors.to(torch.float32)
+    eye = torch.eye(num_agents, dtype=real.dtype, device=real.device)
+    return torch.cat((real, eye.expand(*real.shape[:-1], -1)), -1)
 
 
 def identify(observation: Observation, policy: SharedPolicy, lead: tuple[int, ...]) -> Observation:

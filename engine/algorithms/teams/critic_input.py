@@ -23,4 +23,6 @@ def numbers(values: Tensor, space: LeafSpace) -> Tensor:
         one_hot: Tensor = OneHot(nvec_of(space))(counted)
         return one_hot.view(*values.shape[:lead], one_hot.shape[-1])
     flat = values.flatten(lead) if values.ndim > lead else values.unsqueeze(-1)
+    if flat.is_floating_point():
+        return flat
     return flat.to(torch.float32) * (1 / 255 if values.dtype == torch.uint8 else 1.0)
