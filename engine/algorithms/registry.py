@@ -21,10 +21,11 @@ from engine.spec import Experiment, Scalar, Spec
 
 @dataclass(frozen=True)
 class Entry:
-    """An algorithm's hyperparameters and how to make it."""
+    """An algorithm's hyperparameters and how to make it; and whether it is for several agents."""
 
     config: type[Spec]
     make: Callable[..., Algorithm]
+    for_teams: bool = False
 
 
 ALGORITHMS: dict[str, Entry] = {
@@ -39,20 +40,23 @@ ALGORITHMS: dict[str, Entry] = {
 }
 
 
-def register_algorithm(name: str, config: type[Spec], make: Callable[..., Algorithm]) -> None:
+def register_algorithm(
+    name: str, config: type[Spec], make: Callable[..., Algorithm], *, for_teams: bool = False
+) -> None:
     """Registers an algorithm under the name for `algorithm.name`.
 
     Args:
         name: Not yet taken.
         config: Its hyperparameters; every field is a key of the experiment's `algorithm`.
         make: Called as `make(config, network_spec, spaces)`.
+        for_teams: Whether it is for environments of several agents, and for no others.
 
     Raises:
         ConfigError: The name is taken.
     """
     if name in ALGORITHMS:
         raise ConfigError(f"an algorithm {name!r} exists already", where="modules")
-    ALGORITHMS[name] = Entry(config, make)
+    ALGORITHMS[name] = Entry(config, make, for_teams)
 
 
 def make_algorithm(experiment: Experiment, spaces: Spaces) -> Algorithm:
@@ -64,6 +68,7 @@ def make_algorithm(experiment: Experiment, spaces: Spaces) -> Algorithm:
     """
     entry = _entry(experiment)
     config, name = read_config(experiment), experiment.algorithm_name
+    _check_team(name, entry, spaces)
     with blamed(f"{name} cannot be made", where="algorithm.name"):
         algorithm = entry.make(config, experiment.network, spaces)
     _check_methods(experiment.algorithm_name, algorithm)
@@ -72,6 +77,26 @@ def make_algorithm(experiment: Experiment, spaces: Spaces) -> Algorithm:
     _check_units(experiment, algorithm)
     _check_replay(experiment, algorithm)
     return algorithm
+
+
+def _check_team(name: str, entry: Entry, spaces: Spaces) -> None:
+    """Checks that the algorithm is for as many agents as there are."""
+    if entry.for_teams == (spaces.team is not None):
+        return
+    fitting = ", ".join(one for one, known in ALGORITHMS.items() if known.for_teams)
+    if spaces.team is None:
+        raise ConfigError(
+            f"{name} is for several agents; the environment has one",
+            where="algorithm.name",
+            fix="use an algorithm for one agent, such as ppo, or an environment of PettingZoo",
+        )
+    if fitting:
+        raise ConfigError(
+            f"{name} is for one agent; the environment has {len(spaces.team.agents)}:"
+            f" {', '.join(spaces.team.agents)}",
+            where="algorithm.name",
+            fix=f"use one of {fitting}",
+        )
 
 
 def _check_methods(name: str, algorithm: object) -> None:

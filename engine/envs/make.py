@@ -32,6 +32,7 @@ from engine.envs.pool.vector import PoolVectorEnv
 from engine.envs.teams.finding import find_team
 from engine.envs.teams.parallel import ParallelTeam
 from engine.envs.teams.sharing import policies_of
+from engine.envs.teams.suitability import refuse_for_teams, refuse_without_team
 from engine.envs.teams.tuples import team_copies
 from engine.envs.teams.vector import TeamVectorEnv
 from engine.envs.wrappers import refuse_vector_only, wrappings_of
@@ -97,6 +98,7 @@ def make_vector_env(spec: EnvSpec, render_mode: str | None = None) -> VectorEnvi
         ConfigError: Unknown id, missing dependency, or an exception of a constructor.
     """
     env = _pooled(spec) if spec.backend == ENVPOOL else _unpooled(spec, render_mode)
+    (refuse_for_teams if isinstance(env, TeamVectorEnv) else refuse_without_team)(spec)
     mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
     if mode != AutoresetMode.NEXT_STEP:
         env.close()

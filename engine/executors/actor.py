@@ -29,6 +29,7 @@ from engine.layers.inputs import STATE
 from engine.messages import StepTaken
 from engine.roles.events import StepWanted
 from engine.rollout import Rollout, Weights
+from engine.spaces.team import REWARD_FIELD
 from engine.timing import OFF, Sections
 from engine.wire.arena import Arena
 from engine.wire.codec import allocate_framed
@@ -125,12 +126,15 @@ class ActorExecutor(BaseActorExecutor):
             tensors[STATE] = self._memory.begin()
         rows = self._rows(tensors, self._columns)
         yield from self._take_steps(rows)
-        self._first = {name: views[name][-1].copy() for name in self._first}
         if self._memory is not None:
             self._memory.store(views[STATE])
         entries = self._enter_books()
         views["valid"][...] = entries.valid.numpy()
-        views["reward"][...] = self._learnt_reward()
+        views["reward"][...] = self._learnt_reward(self._earned)
+        if self._blueprint.spaces.team is not None:
+            of_agents = views[REWARD_FIELD][1:]  # the row before them is the last of a rollout
+            of_agents[...] = self._learnt_reward(of_agents)
+        self._first = {name: views[name][-1].copy() for name in self._first}
         if self._spec.life_loss_terminates:
             terminated = views["terminated"]
             np.logical_or(terminated, self._lost_life(views["valid"]), out=terminated)
@@ -178,9 +182,9 @@ class ActorExecutor(BaseActorExecutor):
         shared = None if self._arena is None else self._arena.take(self._index, self._epoch)
         return allocate_framed(num_bytes) if shared is None else shared
 
-    def _learnt_reward(self) -> np.ndarray:
-        """Rewards as the learner sees them, float32 [T, B]: scaled or clipped."""
-        reward = np.sign(self._earned) if self._spec.clip_reward else self._earned
+    def _learnt_reward(self, earned: np.ndarray) -> np.ndarray:
+        """Rewards as the learner sees them, float32 as given, [T, B, ...]: scaled or clipped."""
+        reward = np.sign(earned) if self._spec.clip_reward else earned
         if self._spec.reward_scale == 1.0:
             return reward
         with np.errstate(over="ignore"):

@@ -30,6 +30,10 @@ REWARD, PRESENT, TERMINATED = "reward", "present", "terminated"
 """Keys of what is observed of the team as such."""
 
 
+REWARD_FIELD = f"observation.{TEAM}.{REWARD}"
+"""The field of a rollout with the agents' rewards, [T + 1, B, agents]."""
+
+
 @dataclass(frozen=True)
 class SharedPolicy:
     """A policy and the agents that act with it, whose spaces are equal.

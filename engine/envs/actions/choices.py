@@ -28,6 +28,8 @@ class Choices:
 
     def __call__(self, choices: Array) -> Array:
         """Whole numbers [B, K], possibly as floats, to [B, *shape]."""
+        if not self.shape and not self.start[0] and self.dtype == choices.dtype == np.int64:
+            return choices.reshape(-1)
         values = (choices.astype(np.int64) + self.start).astype(self.dtype)
         return values.reshape(len(choices), *self.shape)
 

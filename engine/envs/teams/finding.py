@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from types import ModuleType
 from typing import Any
 
 import gymnasium
 
-from engine.envs.extras import install_command
+from engine.envs.teams.modules import pettingzoo_module
 from engine.envs.teams.parallel import ParallelEnvironment, ParallelTeam
 from engine.envs.teams.registry import batched_version
+from engine.envs.teams.suitability import refuse_wrappers
+from engine.envs.teams.turns import TurnBased
 from engine.envs.teams.vector import TeamVectorEnv
 from engine.errors import ConfigError
-from engine.spec import PETTINGZOO, EnvSpec, module_of
-
-EXTRA = "marl"
+from engine.spec import EnvSpec, module_of
 
 
 def find_team(spec: EnvSpec, render_mode: str | None = None) -> TeamVectorEnv | None:
@@ -34,10 +32,12 @@ def find_team(spec: EnvSpec, render_mode: str | None = None) -> TeamVectorEnv | 
     batched = batched_version(spec)
     is_only = spec.pettingzoo_module is None
     if batched is not None and (is_only or render_mode is None):
+        refuse_wrappers(spec)
         return batched(num_envs=spec.num_envs, central_state=spec.central_state, **spec.kwargs)
     make = _maker(spec)
     if make is None:
         return None
+    refuse_wrappers(spec)
     options: dict[str, Any] = dict(spec.kwargs)
     if render_mode is not None:
         options["render_mode"] = render_mode
@@ -48,7 +48,7 @@ def find_team(spec: EnvSpec, render_mode: str | None = None) -> TeamVectorEnv | 
 def _maker(spec: EnvSpec) -> Callable[..., object] | None:
     """What makes one copy: of PettingZoo, or a function of the user's."""
     if spec.pettingzoo_module is not None:
-        module = _pettingzoo_module(spec.pettingzoo_module, spec)
+        module = pettingzoo_module(spec.pettingzoo_module, spec.id)
         make = getattr(module, "parallel_env", None) or getattr(module, "env", None)
         if make is None:
             raise ConfigError(
@@ -66,33 +66,21 @@ def _maker(spec: EnvSpec) -> Callable[..., object] | None:
     return found if callable(found) else None
 
 
-def _pettingzoo_module(name: str, spec: EnvSpec) -> ModuleType:
-    if importlib.util.find_spec(PETTINGZOO) is None:
-        raise ConfigError(
-            f"{spec.id} needs the package {PETTINGZOO}",
-            where="env.id",
-            fix=install_command(EXTRA, PETTINGZOO, "mpe2"),
-        )
-    for full in (f"{PETTINGZOO}.{name}", name):
-        if _exists(full):
-            return importlib.import_module(full)
-    raise ConfigError(f"there is no module {name!r}", where="env.id")
-
-
-def _exists(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
-
-
 def _as_parallel(env: Any) -> ParallelEnvironment:  # noqa: ANN401 - of a library without types
     """The environment itself, or PettingZoo's conversion of one whose agents act in turn."""
-    from pettingzoo.utils.conversions import aec_to_parallel, turn_based_aec_to_parallel
-    from pettingzoo.utils.env import AECEnv
-
-    if isinstance(env, AECEnv):
-        is_parallel = env.metadata.get("is_parallelizable", False)
-        env = (aec_to_parallel if is_parallel else turn_based_aec_to_parallel)(env)
+    if isinstance(env, gymnasium.Env):
+        raise ConfigError(
+            "that makes an environment of Gymnasium, which has to be registered",
+            where="env.id",
+            fix="register it: docs/extending.md shows how",
+        )
     parallel: ParallelEnvironment = env
+    if not hasattr(env, "agent_iter"):
+        return parallel
+    from pettingzoo.utils.conversions import aec_to_parallel, turn_based_aec_to_parallel
+
+    if env.metadata.get("is_parallelizable", False):
+        parallel = aec_to_parallel(env)
+    else:
+        parallel = TurnBased(turn_based_aec_to_parallel(env), lambda: env.agent_selection)
     return parallel

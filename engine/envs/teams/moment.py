@@ -29,8 +29,8 @@ ByAgent: TypeAlias = Mapping[Any, Any]
 class AgentIds:
     """What an environment calls its agents, and what they are called here.
 
-    A name is the text of what the environment has, without dots, which separate parts of names of
-    fields.
+    A name is the text of what the environment has, with _ for the characters that have a meaning in
+    names of fields.
 
     Args:
         possible: All agents that can ever be there, in order.
@@ -48,7 +48,7 @@ class AgentIds:
     def __init__(self, possible: Iterable[Any], env_id: str) -> None:
         self._possible = list(possible)
         self._env_id = env_id
-        self.names = [str(agent).replace(".", "_") for agent in self._possible]
+        self.names = [str(agent).replace(".", "_").replace("%", "_") for agent in self._possible]
         self.by_name = dict(zip(self.names, self._possible, strict=True))
         self.numbers = {agent: number for number, agent in enumerate(self._possible)}
         if not self.names:
