@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import torch
+from gymnasium.spaces import Box
 from torch import Tensor, nn
 
 from engine.algorithms.base import EnvSlice, LearnerState, Spaces, initial_state
@@ -35,6 +36,7 @@ class ActorCritic:
         name: Of the algorithm, for errors.
         network: Encoders, trunks and core.
         spaces: Of one environment.
+        central: What a central value sees; None: what the policy does.
         normalizes_reward: Whether the network keeps statistics of returns.
 
     Raises:
@@ -42,11 +44,18 @@ class ActorCritic:
     """
 
     def __init__(
-        self, name: str, network: NetworkSpec, spaces: Spaces, *, normalizes_reward: bool = False
+        self,
+        name: str,
+        network: NetworkSpec,
+        spaces: Spaces,
+        *,
+        central: Box | None = None,
+        normalizes_reward: bool = False,
     ) -> None:
         check_action_space(name, spaces.action)
         self._network_spec = network
         self._spaces = spaces
+        self._central = central
         self._normalizes_reward = normalizes_reward
         self._state_size = state_size(network.core)
         self._names_of_states = tuple(field.name for field in self.fields if field.extra_rows)
@@ -73,6 +82,7 @@ class ActorCritic:
             self._spaces.observation,
             self._spaces.action,
             self._network_spec,
+            central=self._central,
             normalizes_reward=self._normalizes_reward,
         )
 

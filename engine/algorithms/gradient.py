@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from engine.algorithms.optimizer import BETA_1, BETA_2, AdamState, adam_step, scale_down
-from engine.layers.flat import LEAST_NORM, FlatParameters
+from engine.layers.flat import LEAST_NORM, FlatParameters, span_of
 
 Samples: TypeAlias = Mapping[str, Tensor]
 Loss: TypeAlias = Callable[..., tuple[Tensor, Tensor]]
@@ -112,12 +112,15 @@ class GradientStep:
         loss: The loss to minimise.
         learning_rate, epsilon: Of Adam.
         max_gradient_norm: Longer gradients are scaled down to it; None: none are.
+        apart: Modules, in order all of the network, whose gradients are scaled down each by its own
+            norm; none: all parameters have one norm.
     """
 
     loss: Loss
     learning_rate: float
     epsilon: float
     max_gradient_norm: float | None
+    apart: tuple[str, ...] = ()
 
     def changed(self, state: Trainable) -> list[Tensor]:
         """See `Step`."""
@@ -136,9 +139,19 @@ class GradientStep:
             state.optimizer,
             learning_rate=self.learning_rate * rate,
             epsilon=self.epsilon,
-            norm=scale_down(state.weights.complete_gradient(), self.max_gradient_norm),
+            norm=self._scale_down(state),
         )
         return metrics
+
+    def _scale_down(self, state: Trainable) -> Tensor:
+        """Scales the gradient down, in place. Returns the norm of all before."""
+        gradient = state.weights.complete_gradient()
+        if not self.apart:
+            return scale_down(gradient, self.max_gradient_norm)
+        parts = [gradient[span_of(state.network, module)] for module in self.apart]
+        norms = [scale_down(part, self.max_gradient_norm) for part in parts]
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+        return norm
 
     def functional(self, state: Trainable) -> FunctionalGradientStep:
         """See `Step`."""
@@ -213,6 +226,7 @@ class FunctionalGradientStep:
         self._bound = BoundLoss(step.loss, network)
         self._shapes = [(name, p.shape) for name, p in self._bound.named_parameters()]
         self._learns = {name: p.requires_grad for name, p in self._bound.named_parameters()}
+        self._apart = [span_of(network, module) for module in step.apart]
 
     def write(
         self, changed: Sequence[Tensor], learning_rate: Tensor, minibatch: Samples
@@ -261,7 +275,14 @@ class FunctionalGradientStep:
         gradient = torch.cat([gradients[name].reshape(-1) for name, _ in self._shapes])
         norm = torch.linalg.vector_norm(gradient)
         is_sound = torch.isfinite(norm) & torch.isfinite(value)
-        return clipped(gradient, norm, self._step.max_gradient_norm), norm, is_sound, metrics
+        return self._clipped(gradient, norm), norm, is_sound, metrics
+
+    def _clipped(self, gradient: Tensor, norm: Tensor) -> Tensor:
+        limit = self._step.max_gradient_norm
+        if not self._apart:
+            return clipped(gradient, norm, limit)
+        parts = [gradient[span] for span in self._apart]
+        return torch.cat([clipped(part, torch.linalg.vector_norm(part), limit) for part in parts])
 
 
 def gradients_of(

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import gymnasium
+import msgspec
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
 from engine.algorithms.observation_input import build_input
@@ -30,6 +32,8 @@ from engine.spaces.leaves import AnySpace
 from engine.spaces.observations import observation_fields
 from engine.spec import NetworkSpec
 
+CENTRAL = "central"
+"""In batches of several agents: what a central value sees, [..., D]."""
 WITH_CORE = "a network with a core is stepped or unrolled"
 
 
@@ -37,12 +41,14 @@ class PolicyValueNetwork(nn.Module):
     """A policy and a state value, from two trunks or a shared one as the trunk's entry says.
 
     With a core, both are functions of its output: use `step` and `unroll` then, and without one
-    `distribution`, `values` and `evaluate`.
+    `distribution`, `values` and `evaluate`. A central value sees something else than the policy,
+    by a trunk of its own, and with a core also the output of that.
 
     Args:
         observation: Space of one observation.
         action: Space of one action; see `check_action_space`.
         spec: Encoders, trunks and core.
+        central: What a central value sees; None: what the policy does.
         normalizes_reward: Whether to keep statistics of returns, to scale rewards with.
 
     Raises:
@@ -55,10 +61,13 @@ class PolicyValueNetwork(nn.Module):
         action: AnySpace,
         spec: NetworkSpec,
         *,
+        central: spaces.Box | None = None,
         normalizes_reward: bool = False,
     ) -> None:
         super().__init__()
-        self._is_shared = spec.core is not None or shares_trunk(observation, spec)
+        self._is_shared = central is None and (
+            spec.core is not None or shares_trunk(observation, spec)
+        )
         self._parts = parts_of(action)
         self.input = build_input(observation, spec)
         self.policy_trunk, num_features = build_features(observation, spec)
@@ -66,7 +75,13 @@ class PolicyValueNetwork(nn.Module):
         if self.core is not None:
             num_features = self.core.size
         self.policy_head = linear(num_features, self._parts.num_outputs, spec.gain_of("policy"))
-        if not self._is_shared:
+        self.central_input = None
+        if central is not None:
+            of_vector = msgspec.structs.replace(spec, name=None, encoders={})
+            self.central_input = build_input(central, of_vector)
+            self.value_trunk, of_state = build_features(central, of_vector)
+            num_features = of_state + (0 if self.core is None else self.core.size)
+        elif not self._is_shared:
             self.value_trunk, num_features = build_features(observation, spec)
         self.value_head = linear(num_features, 1, spec.gain_of("value"))
         self.log_std = (
@@ -84,17 +99,20 @@ class PolicyValueNetwork(nn.Module):
         assert self.core is None, WITH_CORE
         return self._distribution(self.policy_trunk(self.input(observation)), mask)
 
-    def values(self, observation: Observation) -> Tensor:
-        """v(s), [N], of [N, ...] observations."""
+    def values(self, seen: Observation) -> Tensor:
+        """v(s), [N], of what the value sees, [N, ...]."""
         assert self.core is None, WITH_CORE
         trunk = self.policy_trunk if self._is_shared else self.value_trunk
-        return self._value(trunk(self.input(observation)))
+        return self._value(trunk((self.central_input or self.input)(seen)))
 
     def evaluate(
-        self, observation: Observation, mask: Tensor | None = None
+        self, observation: Observation, mask: Tensor | None = None, central: Tensor | None = None
     ) -> tuple[Distribution, Tensor]:
-        """Distribution and values [N] of [N, ...] observations; a shared trunk is run once."""
+        """Distribution and values [N] of [N, ...] observations, and of what a central value sees; a
+        shared trunk is run once."""
         assert self.core is None, WITH_CORE
+        if central is not None:
+            return self.distribution(observation, mask), self.values(central)
         scaled = self.input(observation)
         features = self.policy_trunk(scaled)
         value_features = features if self._is_shared else self.value_trunk(scaled)
@@ -123,6 +141,7 @@ class PolicyValueNetwork(nn.Module):
         state: Tensor,
         continues: Tensor,
         mask: Tensor | None = None,
+        central: Tensor | None = None,
     ) -> tuple[Distribution, Tensor]:
         """Distribution and values along sequences, with gradients through time.
 
@@ -131,6 +150,7 @@ class PolicyValueNetwork(nn.Module):
             state: Of the core before the first step, [N, S].
             continues: [T, N]; 0 where a step only reset its environment, whose state is zero then.
             mask: bool [T, N, choices].
+            central: What a central value sees, [T, N, ...].
 
         Returns:
             Of all T x N steps, time first.
@@ -144,7 +164,15 @@ class PolicyValueNetwork(nn.Module):
         outputs, _ = self.core.unroll(features, state, continues.to(features.dtype))
         outputs = outputs.flatten(0, 1)
         flat_mask = None if mask is None else mask.flatten(0, 1)
-        return self._distribution(outputs, flat_mask), self._value(outputs)
+        return self._distribution(outputs, flat_mask), self._value_of(outputs, central)
+
+    def _value_of(self, outputs: Tensor, central: Tensor | None) -> Tensor:
+        """The values of a core's outputs [N, size], and of what a central value sees."""
+        if self.central_input is None:
+            return self._value(outputs)
+        assert central is not None
+        of_state = self.value_trunk(self.central_input(central.flatten(0, 1)))
+        return self._value(torch.cat((of_state, outputs), -1))
 
     def _distribution(self, features: Tensor, mask: Tensor | None) -> Distribution:
         return make_distribution(self._parts, self.policy_head(features), self.log_std, mask)
@@ -212,7 +240,8 @@ def learn_statistics(
 
     Args:
         network: A `PolicyValueNetwork`.
-        batch: observation [T+1, B, ...], or each leaf of it; valid [T, B].
+        batch: observation [T+1, B, ...], or each leaf of it; `central`, if the value sees that;
+            valid [T, B].
         returns: Value targets [T, B], of rewards scaled by `reward_scale`.
         replicas: The learners with the other shares of the batch (`LearnerState.replicas`).
     """
@@ -222,5 +251,7 @@ def learn_statistics(
         network.input.learn(
             map_leaves(lambda leaf: leaf[:-1][valid], observation_of(batch)), replicas
         )
+    if network.central_input is not None and network.central_input.normalizes:
+        network.central_input.learn(batch[CENTRAL][:-1][valid], replicas)
     if network.returns is not None:
         network.returns.learn(returns[valid] / network.reward_scale, replicas)

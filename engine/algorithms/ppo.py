@@ -9,15 +9,22 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from gymnasium.spaces import Box
 from torch import Tensor, nn
 
 from engine.algorithms.actor_critic import ActorCritic, entropy_bonus, entropy_schedule
 from engine.algorithms.base import Batch, LearnerState, SampleRequest, Spaces, UpdateResult
-from engine.algorithms.gradient import GradientStep, Order, Samples
-from engine.algorithms.networks import PolicyValueNetwork, after_resets, learn_statistics
-from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, minibatch_rows, shared_step
+from engine.algorithms.epochs import rows_of_epochs, take_epochs
+from engine.algorithms.gradient import GradientStep, Samples
+from engine.algorithms.networks import (
+    CENTRAL,
+    PolicyValueNetwork,
+    after_resets,
+    learn_statistics,
+)
+from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, normalized
 from engine.algorithms.returns import generalized_advantages
-from engine.algorithms.schedules import beside, factor, linear, set_keys
+from engine.algorithms.schedules import beside, linear, set_keys
 from engine.errors import ConfigError
 from engine.layers.distributions import Distribution
 from engine.layers.inputs import STATE, map_leaves, mask_of, observation_of
@@ -80,6 +87,17 @@ class PpoConfig(Spec, frozen=True, kw_only=True):
     """Normalise advantages over the valid steps of each minibatch."""
 
 
+METRICS = ("policy_loss", "value_loss", "entropy", "approximate_kl")
+DIVERGENCE = METRICS.index("approximate_kl")
+UNREAD_BY_STEP = (
+    *("learning_rate", "learning_rate_final", "discount", "gae_lambda"),
+    *("num_epochs", "target_kl", "normalized_reward_limit"),
+)
+"""Hyperparameters that no gradient step reads; advantages come with the samples."""
+SCHEDULES = ("learning_rate_final", "clip_range_final", "entropy_coefficient_final")
+ADAM_EPSILON = 1e-5
+
+
 class Ppo(ActorCritic):
     """PPO for any actions, with or without a memory.
 
@@ -87,14 +105,27 @@ class Ppo(ActorCritic):
         config: Hyperparameters.
         network: Encoders, trunks and core.
         spaces: Of one environment.
+        name: Of the algorithm, for errors.
+        central: What a central value sees; None: what the policy does. It is in batches then, as
+            `CENTRAL`, [T+1, B, ...].
 
     Raises:
         ConfigError: A space is not supported, minibatches do not divide a batch, or with a core
             they are no whole sequences.
     """
 
-    def __init__(self, config: PpoConfig, network: NetworkSpec, spaces: Spaces) -> None:
-        super().__init__("ppo", network, spaces, normalizes_reward=config.normalize_reward)
+    def __init__(
+        self,
+        config: PpoConfig,
+        network: NetworkSpec,
+        spaces: Spaces,
+        *,
+        name: str = "ppo",
+        central: Box | None = None,
+    ) -> None:
+        super().__init__(
+            name, network, spaces, central=central, normalizes_reward=config.normalize_reward
+        )
         if config.batch_steps % config.minibatch_steps:
             raise ConfigError(
                 f"{config.minibatch_steps} does not divide batch_steps {config.batch_steps}",
@@ -116,9 +147,9 @@ class Ppo(ActorCritic):
             )
         self._config = config
         self._step = GradientStep(
-            loss=self._loss,
+            loss=self.loss,
             learning_rate=config.learning_rate,
-            epsilon=_ADAM_EPSILON,
+            epsilon=ADAM_EPSILON,
             max_gradient_norm=config.max_gradient_norm,
         )
 
@@ -130,61 +161,38 @@ class Ppo(ActorCritic):
             fields=self.fields,
             shares_batches=True,
             unread_by_act=PpoConfig.__struct_fields__,
-            unread_by_step=_UNREAD_BY_STEP,
-            follows_progress=set_keys(config, *_SCHEDULES),
+            unread_by_step=UNREAD_BY_STEP,
+            follows_progress=set_keys(config, *SCHEDULES),
         )
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
         config = self._config
-        samples = self._prepare(state, batch)
-        num_steps, num_columns = batch["valid"].shape
-        # With a memory a row is the whole sequence of one environment.
-        length = num_steps if self._state_size else 1
-        order = minibatch_rows(
-            (num_steps // length, num_columns),
-            config.num_epochs,
-            config.minibatch_steps // length,
-            state.generator,
-            state.replicas,
-        )
-        told = self._train(state, samples, order)
+        samples = self.prepare(state.network, batch, state.progress)
+        order = rows_of_epochs(config, batch["valid"].shape, state, bool(self._state_size))
+        told = take_epochs(config, state, self._step, samples, order, [DIVERGENCE])
         metrics = state.replicas.sum(told.mean(0))
-        state.num_updates += len(told)
+        self.learn_statistics(state.network, batch, samples, state.replicas)
+        named = dict(zip(METRICS, metrics.tolist(), strict=True))
+        named |= self.changing(state.progress)
         num_epochs = config.num_epochs * len(told) // len(order)
-        returns = self._in_time(samples["value_target"], batch["valid"].shape)
-        learn_statistics(state.network, batch, returns, state.replicas)
-        named = dict(zip(_METRICS, metrics.tolist(), strict=True))
-        named |= self._changing(state.progress)
         return UpdateResult(num_epochs * int(batch["valid"].sum()), named)
 
-    def _train(self, state: LearnerState, samples: Samples, order: Order) -> Tensor:
-        """Takes the steps of all epochs, or of fewer with `target_kl`.
+    def learn_statistics(
+        self, network: nn.Module, batch: Batch, samples: Samples, replicas: ReplicaGroup
+    ) -> None:
+        """Updates the network's statistics after an update with `samples`, made of `batch`."""
+        returns = self._in_time(samples["value_target"], batch["valid"].shape)
+        learn_statistics(network, batch, returns, replicas)
 
-        Returns:
-            This learner's share of the metrics of each step, [steps, len(_METRICS)].
-        """
-        config, step = self._config, shared_step(self._step, state.replicas)
-        rate = factor(config.learning_rate, config.learning_rate_final, state.progress)
-        if config.target_kl is None:
-            return state.steps.take(state, step, samples, order, rate)
-        told, per_epoch = [], len(order) // config.num_epochs
-        for first in range(0, len(order), per_epoch):
-            epoch = order[first : first + per_epoch]
-            told.append(state.steps.take(state, step, samples, epoch, rate))
-            of_last = state.replicas.sum(told[-1][-1])
-            if float(of_last[_METRICS.index("approximate_kl")]) > config.target_kl:
-                break
-        return torch.cat(told)
-
-    def _prepare(self, state: LearnerState, batch: Batch) -> dict[str, Tensor]:
+    def prepare(self, network: nn.Module, batch: Batch, progress: float = 0.0) -> dict[str, Tensor]:
         """Adds advantages and value targets, then makes rows of steps, [T*B], or with a memory of
         the sequences of all environments, [B, T]. With the options for it, each row also has the
         value before the update and the numbers of a schedule."""
-        assert isinstance(state.network, PolicyValueNetwork)
+        assert isinstance(network, PolicyValueNetwork)
         config = self._config
         with torch.no_grad():
-            value = self._values(state.network, batch)
-        reward = batch["reward"] * state.network.reward_scale
+            value = self._values(network, batch)
+        reward = batch["reward"] * network.reward_scale
         if (limit := config.normalized_reward_limit) is not None:
             reward = reward.clamp(-limit, limit)
         advantage = generalized_advantages(
@@ -197,20 +205,21 @@ class Ppo(ActorCritic):
         )
         samples = {
             **{name: batch[name][:-1] for name in self._names_of_states},
+            **({CENTRAL: batch[CENTRAL][:-1]} if CENTRAL in batch else {}),
             "action": batch["action"],
             "log_prob": batch["log_prob"],
             "valid": batch["valid"].to(torch.float32),
             "advantage": advantage,
             "value_target": advantage + value[:-1],
             **({} if config.value_clip_range is None else {"value": value[:-1]}),
-            **beside(advantage, self._changing(state.progress)),
+            **beside(advantage, self.changing(progress)),
         }
         if not self._state_size:
             return {name: values.flatten(0, 1) for name, values in samples.items()}
         sequences = {name: values.transpose(0, 1).contiguous() for name, values in samples.items()}
         return {**sequences, STATE: batch[STATE][0]}
 
-    def _changing(self, progress: float) -> dict[str, float]:
+    def changing(self, progress: float) -> dict[str, float]:
         """What the loss reads as samples because it changes, by the name of its hyperparameter."""
         config, changing = self._config, {}
         if config.clip_range_final is not None:
@@ -224,14 +233,16 @@ class Ppo(ActorCritic):
     def _values(self, network: PolicyValueNetwork, batch: Batch) -> Tensor:
         """v(s_t), [T+1, B]."""
         shape = (len(batch["valid"]) + 1, *batch["valid"].shape[1:])
-        observation = observation_of(batch)
+        observation, central = observation_of(batch), batch.get(CENTRAL)
         if self._state_size:
-            _, value = network.unroll(observation, batch[STATE][0], after_resets(batch["valid"]))
+            continues = after_resets(batch["valid"])
+            _, value = network.unroll(observation, batch[STATE][0], continues, central=central)
         else:
-            value = network.values(map_leaves(lambda leaf: leaf.flatten(0, 1), observation))
+            seen = observation if central is None else central
+            value = network.values(map_leaves(lambda leaf: leaf.flatten(0, 1), seen))
         return value.view(shape)
 
-    def _loss(
+    def loss(
         self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
     ) -> tuple[Tensor, Tensor]:
         """Equation 9 of the paper, averaged over the valid steps.
@@ -246,20 +257,22 @@ class Ppo(ActorCritic):
             replicas: The learners with the other shares of this minibatch.
 
         Returns:
-            The loss, a scalar, and the metrics of `_METRICS`, detached; the share of these samples.
+            The loss, a scalar, and the metrics of `METRICS`, detached; the share of these samples.
         """
         assert isinstance(network, PolicyValueNetwork)
         config = self._config
         if self._state_size:
             policy, value, minibatch = _unrolled(network, minibatch)
         else:
-            policy, value = network.evaluate(observation_of(minibatch), mask_of(minibatch))
+            policy, value = network.evaluate(
+                observation_of(minibatch), mask_of(minibatch), minibatch.get(CENTRAL)
+            )
         weight = minibatch["valid"] / replicas.sum(minibatch["valid"].sum()).clamp(min=1.0)
         log_ratio = policy.log_prob(minibatch["action"]) - minibatch["log_prob"]
         ratio = log_ratio.exp()
         advantage = minibatch["advantage"]
         if config.normalize_advantage:
-            advantage = _normalize(advantage, weight, replicas)
+            advantage = normalized(advantage, weight, replicas)
         clip_range: Any = minibatch.get("clip_range", config.clip_range)
         clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
         surrogate = torch.minimum(ratio * advantage, clipped * advantage)
@@ -285,23 +298,6 @@ def _unrolled(
     state = minibatch[STATE]
     in_time = {name: v.transpose(0, 1) for name, v in minibatch.items() if name != STATE}
     policy, value = network.unroll(
-        observation_of(in_time), state, in_time["valid"], mask_of(in_time)
+        observation_of(in_time), state, in_time["valid"], mask_of(in_time), in_time.get(CENTRAL)
     )
     return policy, value, {name: values.flatten(0, 1) for name, values in in_time.items()}
-
-
-_UNREAD_BY_STEP = (
-    *("learning_rate", "learning_rate_final", "discount", "gae_lambda"),
-    *("num_epochs", "target_kl", "normalized_reward_limit"),
-)
-"""Hyperparameters that no gradient step reads; advantages come with the samples."""
-_SCHEDULES = ("learning_rate_final", "clip_range_final", "entropy_coefficient_final")
-_ADAM_EPSILON = 1e-5
-_METRICS = ("policy_loss", "value_loss", "entropy", "approximate_kl")
-
-
-def _normalize(values: Tensor, weight: Tensor, replicas: ReplicaGroup) -> Tensor:
-    """Normalises to zero mean and unit variance under `weight`, which sums to 1 over all learners;
-    both float32 [N]."""
-    centred = values - replicas.sum(weight @ values)
-    return centred / (replicas.sum(weight @ centred.square()).sqrt() + 1e-8)

@@ -12,7 +12,9 @@ from engine.algorithms.ppo import Ppo, PpoConfig
 from engine.algorithms.recurrent_dqn import make_dqn
 from engine.algorithms.sac import Sac, SacConfig
 from engine.algorithms.td3 import DdpgConfig, Td3, Td3Config
+from engine.algorithms.teams.ippo import Ippo, IppoConfig
 from engine.algorithms.teams.maddpg import Maddpg, MaddpgConfig
+from engine.algorithms.teams.mappo import Mappo, MappoConfig
 from engine.blame import blamed
 from engine.config.config_file import Document, convert_part, suggest
 from engine.errors import ConfigError
@@ -36,6 +38,8 @@ ALGORITHMS: dict[str, Entry] = {
     "sac": Entry(SacConfig, Sac),
     "td3": Entry(Td3Config, Td3),
     "ddpg": Entry(DdpgConfig, Td3),
+    "ippo": Entry(IppoConfig, Ippo),
+    "mappo": Entry(MappoConfig, Mappo),
     "maddpg": Entry(MaddpgConfig, Maddpg),
 }
 

@@ -118,3 +118,10 @@ def minibatch_rows(
     is_held = (column >= 0) & (column < num_columns)
     local = row * num_columns + column
     return [rows[held] for rows, held in zip(local, is_held, strict=True)]
+
+
+def normalized(values: Tensor, weight: Tensor, replicas: ReplicaGroup) -> Tensor:
+    """Values with zero mean and unit variance under `weight`, which sums to 1 over all learners;
+    both float32 [N]."""
+    centred = values - replicas.sum(weight @ values)
+    return centred / (replicas.sum(weight @ centred.square()).sqrt() + 1e-8)

@@ -28,7 +28,7 @@ from engine.algorithms.gradient import (
     pieces_of,
 )
 from engine.algorithms.optimizer import move, scale_down
-from engine.layers.flat import LEAST_NORM
+from engine.layers.flat import LEAST_NORM, joined, spans_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,44 +161,28 @@ def plan_of(sequence: StepSequence, state: Trainable) -> list[PlannedPart]:
             of the target must be a part.
     """
     assert state.target is not None
-    spans = _spans(state.network)
-    of_target = _spans(state.target.network)
+    spans = spans_of(state.network)
+    of_target = spans_of(state.target.network)
     counts, seen = Counter(part.moves for part in sequence.parts), Counter[tuple[str, ...]]()
     planned = []
     for part in sequence.parts:
         names = tuple(
             name for name in spans if any(name.startswith(f"{module}.") for module in part.moves)
         )
-        span = _joined([spans[name] for name in names])
+        span = joined([spans[name] for name in names])
         follows = [of_target[name] for name in names if name in of_target]
         planned.append(
             PlannedPart(
                 part.loss,
                 names,
                 span,
-                _joined(follows) if len(follows) == len(names) else None,
+                joined(follows) if len(follows) == len(names) else None,
                 seen[part.moves],
                 counts[part.moves],
             )
         )
         seen[part.moves] += 1
     return planned
-
-
-def _spans(network: nn.Module) -> dict[str, slice]:
-    """The place of each parameter in the flat ones."""
-    spans, position = {}, 0
-    for name, parameter in network.named_parameters():
-        spans[name] = slice(position, position + parameter.numel())
-        position += parameter.numel()
-    return spans
-
-
-def _joined(spans: Sequence[slice]) -> slice:
-    whole = slice(spans[0].start, spans[-1].stop)
-    if sum(span.stop - span.start for span in spans) != whole.stop - whole.start:
-        raise ValueError("the parameters that a part moves do not follow each other")
-    return whole
 
 
 class FunctionalSequence:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -117,6 +117,33 @@ class FlatParameters:
             self.vector.copy_(source)
 
 
+def spans_of(network: nn.Module) -> dict[str, slice]:
+    """The place of each parameter in the flat ones, by name."""
+    spans, position = {}, 0
+    for name, parameter in network.named_parameters():
+        spans[name] = slice(position, position + parameter.numel())
+        position += parameter.numel()
+    return spans
+
+
+def joined(spans: Sequence[slice]) -> slice:
+    """The place of parameters that follow each other.
+
+    Raises:
+        ValueError: They do not.
+    """
+    whole = slice(spans[0].start, spans[-1].stop)
+    if sum(span.stop - span.start for span in spans) != whole.stop - whole.start:
+        raise ValueError("the parameters that a part moves do not follow each other")
+    return whole
+
+
+def span_of(network: nn.Module, module: str) -> slice:
+    """The place of all parameters of a module, by its name."""
+    spans = spans_of(network)
+    return joined([span for name, span in spans.items() if name.startswith(f"{module}.")])
+
+
 def flatten(network: nn.Module) -> FlatParameters:
     """Moves the parameters of `network` into one tensor, keeping their values.
 
@@ -128,12 +155,10 @@ def flatten(network: nn.Module) -> FlatParameters:
         raise ValueError(f"parameters must be float32: {wrong}")
     vector = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in parameters.values()]))
     vector.grad = torch.zeros_like(vector)
-    position = 0
-    for parameter in parameters.values():
-        span = slice(position, position + parameter.numel())
+    for name, span in spans_of(network).items():
+        parameter = parameters[name]
         parameter.data = vector.data[span].view(parameter.shape)
         parameter.grad = vector.grad[span].view(parameter.shape)
-        position = span.stop
     description = repr([(name, tuple(p.shape)) for name, p in parameters.items()]).encode()
     digest = int.from_bytes(hashlib.blake2b(description, digest_size=8).digest(), "little")
     return FlatParameters(vector, digest)

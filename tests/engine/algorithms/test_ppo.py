@@ -90,7 +90,7 @@ def check_loss(hyperparameters: dict[str, float], **changing: float) -> dict[str
     tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
     tensors["observation"] = tensors["observation"].double()
     tensors |= beside(tensors["advantage"], changing)
-    loss, metrics = ppo._loss(network, tensors)
+    loss, metrics = ppo.loss(network, tensors)
     wanted = loss_by_hand(PpoConfig(**ONE_STEP, **hyperparameters), network, batch, **changing)
     names = ("policy_loss", "value_loss", "entropy", "approximate_kl")
     assert loss.item() == pytest.approx(wanted["loss"], abs=1e-6)
@@ -115,7 +115,7 @@ def test_without_options_the_loss_is_to_the_last_bit_what_it_was_before_there_we
     state = ppo.init(seed=3)
     network, config = state.network, PpoConfig(**ONE_STEP)
     assert isinstance(network, PolicyValueNetwork)
-    samples = ppo._prepare(state, batch)
+    samples = ppo.prepare(state.network, batch)
     names = {"observation", "action", "log_prob", "valid", "advantage", "value_target"}
     assert samples.keys() == names, "nothing more is gathered"
     policy, value = network.evaluate(samples["observation"])
@@ -129,7 +129,7 @@ def test_without_options_the_loss_is_to_the_last_bit_what_it_was_before_there_we
         + config.value_coefficient * (weight @ (value - samples["value_target"]).square())
         - config.entropy_coefficient * (weight @ policy.entropy())
     )
-    assert torch.equal(ppo._loss(network, samples)[0], wanted)
+    assert torch.equal(ppo.loss(network, samples)[0], wanted)
 
 
 def test_what_changes_in_the_loss_comes_with_the_samples():
@@ -147,7 +147,7 @@ def test_the_value_before_the_update_comes_with_the_samples():
     ppo, batch = make_ppo(value_clip_range=0.2), make_batch()
     state = ppo.init(seed=3)
     assert isinstance(state.network, PolicyValueNetwork)
-    samples = ppo._prepare(state, batch)
+    samples = ppo.prepare(state.network, batch)
     value = forward(state.network, "value", batch["observation"][:-1].numpy().reshape(-1, 4))
     np.testing.assert_allclose(samples["value"].numpy(), value[:, 0], atol=1e-6)
 
@@ -190,7 +190,7 @@ def test_an_update_ends_after_an_epoch_in_which_the_policy_moved_too_far():
     sizes = {"num_epochs": 5, "minibatch_steps": 8, "learning_rate": 3e-3}
     batch, free = make_batch(), make_ppo(**sizes)
     state = free.init(seed=3)
-    samples, step = free._prepare(state, batch), free._step
+    samples, step = free.prepare(state.network, batch), free._step
     order = minibatch_rows((6, 4), 5, 8, state.generator, SINGLE_REPLICA)
     epochs = order.view(5, 3, 8)
     kls = [float(state.steps.take(state, step, samples, epoch)[-1, -1]) for epoch in epochs]
@@ -212,9 +212,9 @@ def test_a_normalised_reward_is_clipped():
     batch = make_batch()
     batch["reward"][0, 0] = 50.0
     limited = make_ppo(normalize_reward=True, normalized_reward_limit=10.0)
-    samples = limited._prepare(limited.init(seed=3), batch)
+    samples = limited.prepare(limited.init(seed=3).network, batch)
     batch["reward"][0, 0] = 10.0
-    wanted = make_ppo()._prepare(limited.init(seed=3), batch)
+    wanted = make_ppo().prepare(limited.init(seed=3).network, batch)
     torch.testing.assert_close(samples["advantage"], wanted["advantage"], rtol=0, atol=0)
     with pytest.raises(ConfigError, match="not normalised") as error:
         make_ppo(normalized_reward_limit=10.0)
@@ -226,7 +226,7 @@ def test_update_reports_the_losses_of_the_samples_that_it_was_given():
     state = ppo.init(seed=3)
     assert isinstance(state.network, PolicyValueNetwork)
     before = copy.deepcopy(state.network)
-    samples = {name: values.numpy() for name, values in ppo._prepare(state, batch).items()}
+    samples = {name: values.numpy() for name, values in ppo.prepare(state.network, batch).items()}
     result = ppo.update(state, batch)
     wanted = loss_by_hand(PpoConfig(**ONE_STEP, normalize_advantage=False), before, samples)
     for name, value in result.metrics.items():
@@ -238,7 +238,7 @@ def test_the_value_is_pulled_towards_the_advantage_over_the_value_that_it_was():
     ppo, batch = make_ppo(), make_batch()
     network = ppo.init(seed=3).network
     assert isinstance(network, PolicyValueNetwork)
-    samples = ppo._prepare(ppo.init(seed=3), batch)
+    samples = ppo.prepare(network, batch)
     observation = batch["observation"].numpy()
     value = forward(network, "value", observation.reshape(-1, 4)).reshape(7, 4)
     ends = batch["terminated"].numpy(), batch["truncated"].numpy()

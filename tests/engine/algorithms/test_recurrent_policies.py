@@ -155,11 +155,11 @@ def test_a_minibatch_of_sequences_has_the_loss_of_its_steps(core: str):
     network = in_doubles(state)
     batch = collected(ppo, network, seed=3)
     batch["log_prob"] = batch["log_prob"] + 0.1 * torch.randn(T, B, dtype=torch.float64)
-    prepared = ppo._prepare(state, batch)
+    prepared = ppo.prepare(state.network, batch)
     samples = {n: v.double() if v.is_floating_point() else v for n, v in prepared.items()}
     assert samples["advantage"].shape == (B, T)
     rows = torch.tensor([3, 0])
-    loss, metrics = ppo._loss(network, {name: v[rows] for name, v in samples.items()})
+    loss, metrics = ppo.loss(network, {name: v[rows] for name, v in samples.items()})
     log_prob, entropy, value = (terms[:, rows] for terms in stepped(network, batch))
     weight = batch["valid"][:, rows].double() / batch["valid"][:, rows].sum()
     advantage, target = (samples[name][rows].t() for name in ("advantage", "value_target"))
@@ -183,7 +183,7 @@ def test_advantages_are_computed_from_values_with_memory():
     batch = collected(ppo, network, seed=4)
     value = stepped(network, batch)[2].detach()
     delta = batch["reward"] + 0.5 * (~batch["terminated"]) * value[1:] - value[:-1]
-    torch.testing.assert_close(ppo._prepare(state, batch)["advantage"].t(), delta)
+    torch.testing.assert_close(ppo.prepare(state.network, batch)["advantage"].t(), delta)
 
 
 def test_an_update_learns_and_every_sequence_is_used():

@@ -1,0 +1,239 @@
+"""Independent PPO (de Witt et al., 2020): PPO for each policy, its agents as environments.
+
+To a policy all other agents are part of the environment; its own agents are told apart by their
+numbers. Whoever is absent has weight 0. Nothing couples the policies: each has parameters, a
+gradient norm and statistics of its own, so an update of all is an update of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from gymnasium.spaces import Box
+from torch import Tensor, nn
+
+from engine.algorithms.base import (
+    Batch,
+    EnvSlice,
+    LearnerState,
+    SampleRequest,
+    Spaces,
+    UpdateResult,
+    initial_state,
+)
+from engine.algorithms.epochs import rows_of_epochs, take_epochs
+from engine.algorithms.gradient import GradientStep, Samples
+from engine.algorithms.ppo import (
+    ADAM_EPSILON,
+    DIVERGENCE,
+    METRICS,
+    SCHEDULES,
+    UNREAD_BY_STEP,
+    Ppo,
+    PpoConfig,
+)
+from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup
+from engine.algorithms.schedules import set_keys
+from engine.algorithms.teams.independent import IndependentView
+from engine.layers.cores import state_size
+from engine.layers.inputs import STATE, Inputs
+from engine.rollout import Field
+from engine.spaces.team import SharedPolicy
+from engine.spec import NetworkSpec
+
+
+class IppoConfig(PpoConfig, frozen=True, kw_only=True):
+    """Independent PPO for several agents (de Witt et al., 2020)."""
+
+    share_reward: bool = False
+    """Every agent learns from the sum of all agents' rewards instead of its own."""
+
+
+class TeamNetwork(nn.Module):
+    """A network for each policy.
+
+    Args:
+        policies: In the order of `Team.policies`.
+    """
+
+    def __init__(self, policies: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.policies = nn.ModuleList(policies)
+
+
+class Ippo:
+    """IPPO for any spaces, with or without masks and a memory.
+
+    Args:
+        config: Hyperparameters; steps are those of the team.
+        network: Encoders, trunks and core of each policy.
+        spaces: Of one environment.
+        name: Of the algorithm, for errors.
+
+    Raises:
+        ConfigError: The environment has one agent; or see `Ppo`.
+    """
+
+    def __init__(
+        self, config: IppoConfig, network: NetworkSpec, spaces: Spaces, *, name: str = "ippo"
+    ) -> None:
+        self._config = config
+        self._state_size = state_size(network.core)
+        self._view = IndependentView(name, spaces, self._state_size)
+        self._policies = self._view.team.policies
+        self._members = [
+            Ppo(
+                config,
+                self._view.spec_of(policy, network),
+                self._view.spaces_of(policy),
+                name=name,
+                central=self._critic_space(policy),
+            )
+            for policy in self._policies
+        ]
+        modules = tuple(f"policies.{number}" for number in range(len(self._policies)))
+        self._step = GradientStep(
+            loss=self.loss,
+            learning_rate=config.learning_rate,
+            epsilon=ADAM_EPSILON,
+            max_gradient_norm=config.max_gradient_norm,
+            apart=modules if len(modules) > 1 else (),
+        )
+
+    def _critic_space(self, policy: SharedPolicy) -> Box | None:
+        """What the value of a policy's agent sees; None: what the agent does."""
+        return None
+
+    def _critic_input(self, batch: Batch, policy: SharedPolicy) -> dict[str, Tensor]:
+        """The same in a batch, as `CENTRAL` [T+1, B x agents, D]; nothing if it is None."""
+        return {}
+
+    def samples(self) -> SampleRequest:
+        """See `Algorithm`."""
+        config, num_agents = self._config, len(self._view.team.agents)
+        size = num_agents * self._state_size
+        state = [Field(STATE, "float32", (size,), num_rows=1)] if size else []
+        return SampleRequest(
+            rollout_steps=config.rollout_steps,
+            batch_steps=config.batch_steps,
+            fields=(*self._view.fields, Field("log_prob", "float32", (num_agents,)), *state),
+            shares_batches=True,
+            unread_by_act=type(config).__struct_fields__,
+            unread_by_step=(*UNREAD_BY_STEP, "share_reward"),
+            follows_progress=set_keys(config, *SCHEDULES),
+        )
+
+    def network(self) -> TeamNetwork:
+        """See `Algorithm`."""
+        return TeamNetwork([member.network() for member in self._members])
+
+    def init(self, seed: int) -> LearnerState:
+        """See `Algorithm`."""
+        return initial_state(self.network, seed)
+
+    def noise(self, generator: torch.Generator, num_steps: int, env_slice: EnvSlice) -> Tensor:
+        """Noise for sampling, float32 [T, B, outputs of all agents]; see `Algorithm`."""
+        parts = []
+        for member, policy in zip(self._members, self._policies, strict=True):
+            size = len(policy.agents)
+            first, count, total = env_slice.first, env_slice.count, env_slice.total
+            own = member.noise(
+                generator, num_steps, EnvSlice(size * first, size * count, size * total)
+            )
+            parts.append(own.view(num_steps, count, size * own.shape[-1]))
+        return torch.cat(parts, -1)
+
+    def act(self, network: nn.Module, inputs: Inputs, noise: Tensor) -> dict[str, Tensor]:
+        """Samples each policy; see `Algorithm`."""
+        assert isinstance(network, TeamNetwork)
+        assert not isinstance(inputs, Tensor)
+        chosen = {
+            policy.name: member.act(own, self._view.inputs(inputs, policy), part)
+            for policy, member, own, part in zip(
+                self._policies,
+                self._members,
+                network.policies,
+                self._view.noise(noise),
+                strict=True,
+            )
+        }
+        return self._view.together(inputs, chosen)
+
+    def act_greedily(self, network: nn.Module, inputs: Inputs) -> Tensor | dict[str, Tensor]:
+        """The modes of all policies."""
+        assert isinstance(network, TeamNetwork)
+        assert not isinstance(inputs, Tensor)
+        chosen = {}
+        members = zip(self._policies, self._members, network.policies, strict=True)
+        for policy, member, own in members:
+            best = member.act_greedily(own, self._view.inputs(inputs, policy))
+            chosen[policy.name] = {"action": best} if isinstance(best, Tensor) else best
+        joint = self._view.together(inputs, chosen)
+        return joint if self._state_size else joint["action"]
+
+    def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
+        """See `Algorithm`. With `target_kl` it ends for all policies when one moved too far."""
+        config, network = self._config, state.network
+        assert isinstance(network, TeamNetwork)
+        apart = [self._batch(batch, policy) for policy in self._policies]
+        members = list(zip(self._members, network.policies, apart, strict=True))
+        prepared = [member.prepare(own, part, state.progress) for member, own, part in members]
+        order = rows_of_epochs(config, batch["valid"].shape, state, bool(self._state_size))
+        divergences = range(DIVERGENCE, len(METRICS) * len(members), len(METRICS))
+        told = take_epochs(config, state, self._step, self._rows(prepared), order, divergences)
+        metrics = state.replicas.sum(told.mean(0))
+        for (member, own, part), samples in zip(members, prepared, strict=True):
+            member.learn_statistics(own, part, samples, state.replicas)
+        named = dict(zip(self._metrics, metrics.tolist(), strict=True))
+        named |= self._members[0].changing(state.progress)
+        num_epochs = config.num_epochs * len(told) // len(order)
+        return UpdateResult(num_epochs * int(batch["valid"].sum()), named)
+
+    @property
+    def _metrics(self) -> list[str]:
+        if len(self._policies) == 1:
+            return list(METRICS)
+        return [f"{name}.{policy.name}" for policy in self._policies for name in METRICS]
+
+    def _batch(self, batch: Batch, policy: SharedPolicy) -> Batch:
+        own = self._view.batch(batch, policy, share_reward=self._config.share_reward)
+        return {**own, **self._critic_input(batch, policy)}
+
+    def _rows(self, prepared: Sequence[Samples]) -> dict[str, Tensor]:
+        """Rows of the team's steps, or with a memory of its sequences, from those of each policy:
+        [N x agents, ...] -> [N, agents, ...], by number and name."""
+        rows = {}
+        for number, (policy, samples) in enumerate(zip(self._policies, prepared, strict=True)):
+            size = len(policy.agents)
+            for name, values in samples.items():
+                shape = (values.shape[0] // size, size, *values.shape[1:])
+                rows[f"{number}.{name}"] = values.view(shape)
+        return rows
+
+    def loss(
+        self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
+    ) -> tuple[Tensor, Tensor]:
+        """The sum of the policies' losses, each averaged over the steps of its agents.
+
+        Args:
+            network: The parameters that learn.
+            minibatch: By number of a policy and name, each [N, agents, ...].
+            replicas: The learners with the other shares of this minibatch.
+
+        Returns:
+            The loss, a scalar, and `METRICS` of each policy, detached; the share of these samples.
+        """
+        assert isinstance(network, TeamNetwork)
+        losses, metrics = [], []
+        for number, member in enumerate(self._members):
+            start = f"{number}."
+            own = {
+                name.removeprefix(start): values.flatten(0, 1)
+                for name, values in minibatch.items()
+                if name.startswith(start)
+            }
+            loss, told = member.loss(network.policies[number], own, replicas)
+            losses.append(loss)
+            metrics.append(told)
+        return torch.stack(losses).sum(), torch.cat(metrics)
