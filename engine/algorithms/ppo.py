@@ -12,9 +12,14 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
-from engine.algorithms.actor_critic import ActorCritic, entropy_bonus, entropy_schedule
+from engine.algorithms.actor_critic import (
+    ActorCritic,
+    entropy_bonus,
+    entropy_schedule,
+    rows_of_epochs,
+    take_epochs,
+)
 from engine.algorithms.base import Batch, LearnerState, SampleRequest, Spaces, UpdateResult
-from engine.algorithms.epochs import rows_of_epochs, take_epochs
 from engine.algorithms.gradient import GradientStep, Samples
 from engine.algorithms.networks import (
     CENTRAL,
@@ -98,6 +103,14 @@ SCHEDULES = ("learning_rate_final", "clip_range_final", "entropy_coefficient_fin
 ADAM_EPSILON = 1e-5
 
 
+def changing(config: PpoConfig, progress: float) -> dict[str, float]:
+    """What the loss reads as samples because it changes, by the name of its hyperparameter."""
+    values = {}
+    if config.clip_range_final is not None:
+        values["clip_range"] = linear(config.clip_range, config.clip_range_final, progress)
+    return values | entropy_schedule(config, progress)
+
+
 class Ppo(ActorCritic):
     """PPO for any actions, with or without a memory.
 
@@ -173,7 +186,7 @@ class Ppo(ActorCritic):
         metrics = state.replicas.sum(told.mean(0))
         self.learn_statistics(state.network, batch, samples, state.replicas)
         named = dict(zip(METRICS, metrics.tolist(), strict=True))
-        named |= self.changing(state.progress)
+        named |= changing(config, state.progress)
         num_epochs = config.num_epochs * len(told) // len(order)
         return UpdateResult(num_epochs * int(batch["valid"].sum()), named)
 
@@ -212,19 +225,12 @@ class Ppo(ActorCritic):
             "advantage": advantage,
             "value_target": advantage + value[:-1],
             **({} if config.value_clip_range is None else {"value": value[:-1]}),
-            **beside(advantage, self.changing(progress)),
+            **beside(advantage, changing(config, progress)),
         }
         if not self._state_size:
             return {name: values.flatten(0, 1) for name, values in samples.items()}
         sequences = {name: values.transpose(0, 1).contiguous() for name, values in samples.items()}
         return {**sequences, STATE: batch[STATE][0]}
-
-    def changing(self, progress: float) -> dict[str, float]:
-        """What the loss reads as samples because it changes, by the name of its hyperparameter."""
-        config, changing = self._config, {}
-        if config.clip_range_final is not None:
-            changing["clip_range"] = linear(config.clip_range, config.clip_range_final, progress)
-        return changing | entropy_schedule(config, progress)
 
     def _in_time(self, values: Tensor, shape: torch.Size) -> Tensor:
         """One number for each step of `samples`, as [T, B]."""

@@ -65,24 +65,35 @@ def _algorithms() -> list[Section]:
     for name, entry in ALGORITHMS.items():
         if not entry.config.__module__.startswith("engine."):
             continue  # of a module of the user's
-        base = next((described[cls] for cls in entry.config.__mro__ if cls in described), None)
+        base = next((cls for cls in entry.config.__mro__ if cls in described), None)
+        like = None if base is None else (described[base], base)
         described[entry.config] = name
-        sources.append(_algorithm(name, entry.config, base))
+        sources.append(_algorithm(name, entry.config, like))
     return sections_of(sources)
 
 
-def _algorithm(name: str, config: type[Spec], base: str | None) -> Source:
-    """An algorithm that has the keys of another is described by those whose defaults differ."""
+def _algorithm(name: str, config: type[Spec], like: tuple[str, type[Spec]] | None) -> Source:
+    """An algorithm that has the keys of another is described by those that are new or have other
+    defaults.
+
+    Args:
+        name: Of the algorithm.
+        config: Its keys.
+        like: Name and keys of the other; None: there is none.
+    """
     tag = ("name", name)
-    if base is None:
+    if like is None:
         return Source(spec=config, path="algorithm", tag=tag)
+    base, parent = like
     own = tuple(vars(config).get("__annotations__", {}))
     about = " ".join((config.__doc__ or "").split())
+    overrides = all(key in parent.__struct_fields__ for key in own)
+    differences = "these have other defaults:" if overrides else "these are new:"
     return Source(
         spec=config,
         path="algorithm",
         tag=tag,
-        about=(about, f"All keys of `{base}`; these have other defaults:"),
+        about=(about, f"All keys of `{base}`; {differences}" if own else f"All keys of `{base}`."),
         only=own,
     )
 

@@ -242,10 +242,14 @@ def of_agents(values: Tensor, policy: SharedPolicy) -> Tensor:
 
 
 def of_all(values: Mapping[str, Tensor], team: Team) -> Tensor:
-    """The inverse: the entries of all agents, from those of each policy's agents by its name."""
-    pairs = ((policy.agents, values[policy.name].unbind(-1)) for policy in team.policies)
-    entries = {agent: own for agents, of in pairs for agent, own in zip(agents, of, strict=True)}
-    return torch.stack([entries[agent] for agent in range(len(team.agents))], -1)
+    """The inverse: the entries of all agents, from those of each policy's agents by its name; zeros
+    for the agents of policies that are not there."""
+    entries: dict[int, Tensor] = {}
+    for policy in team.policies:
+        if policy.name in values:
+            entries |= zip(policy.agents, values[policy.name].unbind(-1), strict=True)
+    absent = torch.zeros_like(next(iter(entries.values())))
+    return torch.stack([entries.get(agent, absent) for agent in range(len(team.agents))], -1)
 
 
 def _slices(sizes: Sequence[int], first: int = 0) -> list[slice]:

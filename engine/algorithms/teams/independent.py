@@ -66,8 +66,8 @@ class IndependentView(TeamView):
 
     def noise(self, noise: Tensor) -> list[Tensor]:
         """The noise of each policy, [B x agents, outputs], from that of all, [B, ...]."""
-        sizes = [len(policy.agents) for policy in self.team.policies]
-        outputs = [parts_of(policy.action).num_outputs for policy in self.team.policies]
+        sizes = [len(policy.agents) for policy in self.policies]
+        outputs = [parts_of(policy.action).num_outputs for policy in self.policies]
         widths = [size * count for size, count in zip(sizes, outputs, strict=True)]
         parts = zip(torch.split(noise, widths, -1), outputs, strict=True)
         return [part.reshape(-1, count) for part, count in parts]
@@ -84,7 +84,7 @@ class IndependentView(TeamView):
             chosen: Of each policy `action`, `state` if there is a memory, and numbers.
         """
         by_field: dict[str, dict[str, Tensor]] = {}
-        for policy in self.team.policies:
+        for policy in self.policies:
             for name, rows in chosen[policy.name].items():
                 size = len(policy.agents)
                 shaped = rows.view(rows.shape[0] // size, size, *rows.shape[1:])

@@ -7,12 +7,13 @@ gradient norm and statistics of its own, so an update of all is an update of eac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
+from engine.algorithms.actor_critic import rows_of_epochs, take_epochs
 from engine.algorithms.base import (
     Batch,
     EnvSlice,
@@ -22,7 +23,6 @@ from engine.algorithms.base import (
     UpdateResult,
     initial_state,
 )
-from engine.algorithms.epochs import rows_of_epochs, take_epochs
 from engine.algorithms.gradient import GradientStep, Samples
 from engine.algorithms.ppo import (
     ADAM_EPSILON,
@@ -32,6 +32,7 @@ from engine.algorithms.ppo import (
     UNREAD_BY_STEP,
     Ppo,
     PpoConfig,
+    changing,
 )
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup
 from engine.algorithms.schedules import set_keys
@@ -51,15 +52,15 @@ class IppoConfig(PpoConfig, frozen=True, kw_only=True):
 
 
 class TeamNetwork(nn.Module):
-    """A network for each policy.
+    """A network for each policy, by its name.
 
     Args:
         policies: In the order of `Team.policies`.
     """
 
-    def __init__(self, policies: Sequence[nn.Module]) -> None:
+    def __init__(self, policies: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self.policies = nn.ModuleList(policies)
+        self.policies = nn.ModuleDict(policies)
 
 
 class Ippo:
@@ -81,18 +82,17 @@ class Ippo:
         self._config = config
         self._state_size = state_size(network.core)
         self._view = IndependentView(name, spaces, self._state_size)
-        self._policies = self._view.team.policies
-        self._members = [
-            Ppo(
+        self._members = {
+            policy.name: Ppo(
                 config,
                 self._view.spec_of(policy, network),
                 self._view.spaces_of(policy),
                 name=name,
                 central=self._critic_space(policy),
             )
-            for policy in self._policies
-        ]
-        modules = tuple(f"policies.{number}" for number in range(len(self._policies)))
+            for policy in self._view.team.policies
+        }
+        modules = tuple(f"policies.{policy}" for policy in self._members)
         self._step = GradientStep(
             loss=self.loss,
             learning_rate=config.learning_rate,
@@ -119,6 +119,7 @@ class Ippo:
             batch_steps=config.batch_steps,
             fields=(*self._view.fields, Field("log_prob", "float32", (num_agents,)), *state),
             shares_batches=True,
+            trains_apart=True,
             unread_by_act=type(config).__struct_fields__,
             unread_by_step=(*UNREAD_BY_STEP, "share_reward"),
             follows_progress=set_keys(config, *SCHEDULES),
@@ -126,7 +127,7 @@ class Ippo:
 
     def network(self) -> TeamNetwork:
         """See `Algorithm`."""
-        return TeamNetwork([member.network() for member in self._members])
+        return TeamNetwork({name: member.network() for name, member in self._members.items()})
 
     def init(self, seed: int) -> LearnerState:
         """See `Algorithm`."""
@@ -135,8 +136,8 @@ class Ippo:
     def noise(self, generator: torch.Generator, num_steps: int, env_slice: EnvSlice) -> Tensor:
         """Noise for sampling, float32 [T, B, outputs of all agents]; see `Algorithm`."""
         parts = []
-        for member, policy in zip(self._members, self._policies, strict=True):
-            size = len(policy.agents)
+        for policy in self._view.policies:
+            size, member = len(policy.agents), self._members[policy.name]
             first, count, total = env_slice.first, env_slice.count, env_slice.total
             own = member.noise(
                 generator, num_steps, EnvSlice(size * first, size * count, size * total)
@@ -148,26 +149,22 @@ class Ippo:
         """Samples each policy; see `Algorithm`."""
         assert isinstance(network, TeamNetwork)
         assert not isinstance(inputs, Tensor)
-        chosen = {
-            policy.name: member.act(own, self._view.inputs(inputs, policy), part)
-            for policy, member, own, part in zip(
-                self._policies,
-                self._members,
-                network.policies,
-                self._view.noise(noise),
-                strict=True,
-            )
-        }
+        chosen = {}
+        for policy, part in zip(self._view.policies, self._view.noise(noise), strict=True):
+            own = network.policies[policy.name]
+            values = self._view.inputs(inputs, policy)
+            chosen[policy.name] = self._members[policy.name].act(own, values, part)
         return self._view.together(inputs, chosen)
 
     def act_greedily(self, network: nn.Module, inputs: Inputs) -> Tensor | dict[str, Tensor]:
-        """The modes of all policies."""
+        """The mode of each policy."""
         assert isinstance(network, TeamNetwork)
         assert not isinstance(inputs, Tensor)
         chosen = {}
-        members = zip(self._policies, self._members, network.policies, strict=True)
-        for policy, member, own in members:
-            best = member.act_greedily(own, self._view.inputs(inputs, policy))
+        for policy in self._view.policies:
+            own = network.policies[policy.name]
+            values = self._view.inputs(inputs, policy)
+            best = self._members[policy.name].act_greedily(own, values)
             chosen[policy.name] = {"action": best} if isinstance(best, Tensor) else best
         joint = self._view.together(inputs, chosen)
         return joint if self._state_size else joint["action"]
@@ -176,39 +173,43 @@ class Ippo:
         """See `Algorithm`. With `target_kl` it ends for all policies when one moved too far."""
         config, network = self._config, state.network
         assert isinstance(network, TeamNetwork)
-        apart = [self._batch(batch, policy) for policy in self._policies]
-        members = list(zip(self._members, network.policies, apart, strict=True))
-        prepared = [member.prepare(own, part, state.progress) for member, own, part in members]
+        parts = {policy.name: self._batch(batch, policy) for policy in self._view.policies}
+        samples = {
+            name: self._members[name].prepare(network.policies[name], part, state.progress)
+            for name, part in parts.items()
+        }
         order = rows_of_epochs(config, batch["valid"].shape, state, bool(self._state_size))
-        divergences = range(DIVERGENCE, len(METRICS) * len(members), len(METRICS))
-        told = take_epochs(config, state, self._step, self._rows(prepared), order, divergences)
+        divergences = range(DIVERGENCE, len(METRICS) * len(parts), len(METRICS))
+        told = take_epochs(config, state, self._step, self._rows(samples), order, divergences)
         metrics = state.replicas.sum(told.mean(0))
-        for (member, own, part), samples in zip(members, prepared, strict=True):
-            member.learn_statistics(own, part, samples, state.replicas)
+        for name, part in parts.items():
+            self._members[name].learn_statistics(
+                network.policies[name], part, samples[name], state.replicas
+            )
         named = dict(zip(self._metrics, metrics.tolist(), strict=True))
-        named |= self._members[0].changing(state.progress)
         num_epochs = config.num_epochs * len(told) // len(order)
-        return UpdateResult(num_epochs * int(batch["valid"].sum()), named)
+        num_samples = num_epochs * int(batch["valid"].sum())
+        return UpdateResult(num_samples, named | changing(config, state.progress))
 
     @property
     def _metrics(self) -> list[str]:
-        if len(self._policies) == 1:
+        if len(self._members) == 1:
             return list(METRICS)
-        return [f"{name}.{policy.name}" for policy in self._policies for name in METRICS]
+        return [f"{name}.{policy.name}" for policy in self._view.policies for name in METRICS]
 
     def _batch(self, batch: Batch, policy: SharedPolicy) -> Batch:
         own = self._view.batch(batch, policy, share_reward=self._config.share_reward)
         return {**own, **self._critic_input(batch, policy)}
 
-    def _rows(self, prepared: Sequence[Samples]) -> dict[str, Tensor]:
+    def _rows(self, samples: Mapping[str, Samples]) -> dict[str, Tensor]:
         """Rows of the team's steps, or with a memory of its sequences, from those of each policy:
-        [N x agents, ...] -> [N, agents, ...], by number and name."""
+        `NAME.FIELD` [N, agents, ...] from [N x agents, ...]."""
         rows = {}
-        for number, (policy, samples) in enumerate(zip(self._policies, prepared, strict=True)):
+        for policy in self._view.policies:
             size = len(policy.agents)
-            for name, values in samples.items():
+            for name, values in samples[policy.name].items():
                 shape = (values.shape[0] // size, size, *values.shape[1:])
-                rows[f"{number}.{name}"] = values.view(shape)
+                rows[f"{policy.name}.{name}"] = values.view(shape)
         return rows
 
     def loss(
@@ -218,7 +219,7 @@ class Ippo:
 
         Args:
             network: The parameters that learn.
-            minibatch: By number of a policy and name, each [N, agents, ...].
+            minibatch: `NAME.FIELD` of each policy, [N, agents, ...].
             replicas: The learners with the other shares of this minibatch.
 
         Returns:
@@ -226,14 +227,15 @@ class Ippo:
         """
         assert isinstance(network, TeamNetwork)
         losses, metrics = [], []
-        for number, member in enumerate(self._members):
-            start = f"{number}."
+        for policy in self._view.policies:
+            start = f"{policy.name}."
             own = {
                 name.removeprefix(start): values.flatten(0, 1)
                 for name, values in minibatch.items()
                 if name.startswith(start)
             }
-            loss, told = member.loss(network.policies[number], own, replicas)
+            member = self._members[policy.name]
+            loss, told = member.loss(network.policies[policy.name], own, replicas)
             losses.append(loss)
             metrics.append(told)
         return torch.stack(losses).sum(), torch.cat(metrics)
