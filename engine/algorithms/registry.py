@@ -15,6 +15,8 @@ from engine.algorithms.td3 import DdpgConfig, Td3, Td3Config
 from engine.algorithms.teams.ippo import Ippo, IppoConfig
 from engine.algorithms.teams.maddpg import Maddpg, MaddpgConfig
 from engine.algorithms.teams.mappo import Mappo, MappoConfig
+from engine.algorithms.teams.qmix import Qmix, QmixConfig
+from engine.algorithms.teams.vdn import Vdn, VdnConfig
 from engine.blame import blamed
 from engine.config.config_file import Document, convert_part, suggest
 from engine.errors import ConfigError
@@ -41,6 +43,8 @@ ALGORITHMS: dict[str, Entry] = {
     "ippo": Entry(IppoConfig, Ippo),
     "mappo": Entry(MappoConfig, Mappo),
     "maddpg": Entry(MaddpgConfig, Maddpg),
+    "vdn": Entry(VdnConfig, Vdn),
+    "qmix": Entry(QmixConfig, Qmix),
 }
 
 

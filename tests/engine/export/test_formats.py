@@ -21,7 +21,7 @@ from tests.helpers.engine.exports import exported, lively
 from tests.helpers.engine.trained_runs import experiment_of, spaces_experiment
 
 QUICK = ("torchscript", "safetensors")
-FOR_TEAMS = {"maddpg"}
+FOR_TEAMS = {"maddpg", "vdn", "qmix"}
 """In `test_teams.py`."""
 SHIPPED = ("mlp", "nature_cnn", "impala_cnn", "minatar_cnn")
 
