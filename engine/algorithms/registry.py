@@ -40,11 +40,11 @@ ALGORITHMS: dict[str, Entry] = {
     "sac": Entry(SacConfig, Sac),
     "td3": Entry(Td3Config, Td3),
     "ddpg": Entry(DdpgConfig, Td3),
-    "ippo": Entry(IppoConfig, Ippo),
-    "mappo": Entry(MappoConfig, Mappo),
-    "maddpg": Entry(MaddpgConfig, Maddpg),
-    "vdn": Entry(VdnConfig, Vdn),
-    "qmix": Entry(QmixConfig, Qmix),
+    "ippo": Entry(IppoConfig, Ippo, for_teams=True),
+    "mappo": Entry(MappoConfig, Mappo, for_teams=True),
+    "maddpg": Entry(MaddpgConfig, Maddpg, for_teams=True),
+    "vdn": Entry(VdnConfig, Vdn, for_teams=True),
+    "qmix": Entry(QmixConfig, Qmix, for_teams=True),
 }
 
 

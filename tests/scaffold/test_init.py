@@ -22,7 +22,12 @@ from tianji_cli.commands.start.init_command import project_for, write_project
 from tianji_cli.config.inventory import load_inventory
 from tianji_cli.scaffold.project import KnownEnvironment, known_algorithms, make_project
 
-BUILT_IN = [n for n, entry in ALGORITHMS.items() if entry.config.__module__.startswith("engine.")]
+BUILT_IN = [
+    name
+    for name, entry in ALGORITHMS.items()
+    if entry.config.__module__.startswith("engine.") and not entry.for_teams
+]
+"""The environment of a new project is for one agent."""
 
 
 def written_by(cwd: Path, *words: str) -> list[Path]:
