@@ -28,6 +28,7 @@ from engine.layers.inputs import STATE, input_names
 from engine.layers.trunks import refuse_parameters
 from engine.rollout import NEXT, PRIORITY_FIELDS, Field, Layout
 from engine.spaces.observations import MASK, OBSERVATION
+from engine.spaces.team import check_return_of
 from engine.spec import EnvSpec, Experiment, StalenessSpec
 from engine.wire.arena import Arena
 from engine.wire.codec import WeightsLayout
@@ -171,6 +172,7 @@ def make_blueprint(
     spaces, observed = _look_at_environment(experiment, cut, rehearses)
     if has_action_mask:
         spaces = replace(spaces, has_action_mask=True)
+    check_return_of(experiment.stop.return_of, spaces.team)
     algorithm = make_suitable(experiment, cut, spaces)
     samples = algorithm.samples()
     layout = Layout((*samples.fields, *STEP_FIELDS), samples.rollout_steps, experiment.env.num_envs)

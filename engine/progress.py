@@ -25,6 +25,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         phase: `starting`, `running` or `stopping`.
         env_steps_limit, seconds_limit, threshold: The stop rules; None if unset.
+        return_of: The agent or policy of a team whose return `return_mean` is; None: the team's.
+        agent_returns, policy_returns: Mean returns within a team, by name.
         roles: State of each role by address, and the share of a core that it uses.
     """
 
@@ -43,6 +45,9 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     weights_version: int = 0
     episodes: int = 0
     return_mean: float | None = None
+    return_of: str | None = None
+    agent_returns: dict[str, float] = {}
+    policy_returns: dict[str, float] = {}
     threshold: float | None = None
     env_steps_limit: int | None = None
     seconds_limit: float | None = None

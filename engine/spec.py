@@ -266,6 +266,9 @@ class StopSpec(Spec, frozen=True, kw_only=True):
     """Episodes in that mean; the threshold is checked only once all of them have finished."""
     judge: Literal["training", "evaluation"] = "training"
     """The returns that are compared with the threshold."""
+    return_of: str | None = None
+    """Several agents: whose return that is, an agent's or a policy's (the sum over the agents that
+    share it). `null`: the team's, the sum over all agents."""
     sustained: PositiveInt = 1
     """Consecutive evaluations, or windows of training episodes, whose mean must reach the
     threshold: a single noisy point does not count."""

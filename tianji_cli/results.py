@@ -235,23 +235,37 @@ class Run:
         """Joins, starts, stops, exits, drops and errors."""
         return self.table("events")
 
-    def curve(self, window: int | None = None) -> pd.DataFrame:
+    def curve(self, window: int | None = None, *, of: str | None = None) -> pd.DataFrame:
         """The learning curve over training episodes, in the order in which they were reported.
 
         Args:
             window: Episodes in the moving mean; by default the run's `stop.return_window`.
+            of: An agent or a policy of a team; by default the run's `stop.return_of`, and without
+                that the whole environment.
 
         Returns:
             `t_s` (s) and `env_steps` (collected by the whole run), both never falling;
             `episode_return`, `return_mean` (of the last `window` episodes), `is_full` (whether
             there were as many).
+
+        Raises:
+            ConfigError: The window is empty, or no episode has the return of such an agent or
+                policy.
         """
         from tianji_cli.analysis.convergence import episode_curve
+        from tianji_cli.analysis.teams import names_in
 
         if window is not None and window < 1:
             raise ConfigError("a window has at least one episode", where="window")
         episodes = read_columns(self._paths.trace, Episode)
-        return episode_curve(episodes, window or self._view.return_window)
+        if of is not None and of not in (names := names_in(episodes)):
+            raise ConfigError(
+                f"no episode has the return of {of!r}",
+                where="of",
+                fix=", ".join(names) or "leave it out: the environment has one agent",
+            )
+        name = of or self._view.return_of
+        return episode_curve(episodes, window or self._view.return_window, name)
 
     def lag_histogram(self) -> pd.DataFrame:
         """Env steps trained by their lag: `lag` (versions), `env_steps` and their `share`."""

@@ -173,6 +173,9 @@ class ActorExecutor(BaseActorExecutor):
         done = views["terminated"][rows] | views["truncated"][rows]
         return torch.from_numpy(self._earned[rows]), torch.from_numpy(done)
 
+    def _values(self, name: str) -> Tensor:
+        return torch.from_numpy(self._views[name])
+
     def _require_remote(self) -> RemoteEnv:
         assert self._remote is not None
         return self._remote

@@ -11,7 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from typing import TypeAlias
 
+import msgspec
 import torch
+from msgspec import UNSET, UnsetType
 from torch import Tensor
 
 from engine.algorithms.base import Algorithm, EnvSlice
@@ -19,11 +21,13 @@ from engine.blueprint import Blueprint
 from engine.clock import Clock
 from engine.compilation.policy_inference import PolicyInference
 from engine.executors.episode_statistics import Entries, EpisodeStatistics
+from engine.executors.team_statistics import TeamStatistics
 from engine.messages import StepTaken
 from engine.roles.commands import AbandonRollout, CollectRollout, Command, LoadWeights, TakeStep
 from engine.roles.events import Event, RolloutAbandoned, RolloutCollected, StepWanted
 from engine.rollout import Rollout, RolloutInfo, Weights
 from engine.seeds import actor_seeds
+from engine.spaces.team import PRESENT_FIELD, REWARD_FIELD
 from engine.timing import INFERENCE, OFF, Sections
 from engine.trace.records import Episode
 
@@ -67,7 +71,7 @@ class BaseActorExecutor(ABC):
         self._epoch = epoch
         self._clock = clock
         self._spec = blueprint.env
-        num_envs = blueprint.layout.num_envs
+        layout = blueprint.layout
         env_slice = blueprint.slice_of(index)
         device = torch.device("cpu") if device is None else device
         of_actions, self._env_seed = actor_seeds(blueprint.experiment.seed, index, epoch, resumes)
@@ -76,7 +80,12 @@ class BaseActorExecutor(ABC):
         self._choose = sections.timed(INFERENCE, self._inference.choose)
         self._rows = sections.timed(INFERENCE, self._inference.rows)
         self._version = -1
-        self._statistics = EpisodeStatistics(num_envs, device)
+        self._statistics = EpisodeStatistics(layout.num_envs, device)
+        team = blueprint.spaces.team
+        self._team_statistics: TeamStatistics | None = None
+        if team is not None and layout.has(REWARD_FIELD) and layout.has(PRESENT_FIELD):
+            self._team_statistics = TeamStatistics(team, layout.num_envs, device)
+        self._agent_steps: int | UnsetType = UNSET
         self._moments_s: list[float] = []
         self._episodes: tuple[Episode, ...] = ()
         self._steps: Iterator[Rollout | StepWanted | None] | None = None
@@ -100,6 +109,10 @@ class BaseActorExecutor(ABC):
     @abstractmethod
     def _outcomes(self, num_rows: int) -> tuple[Tensor, Tensor]:
         """The environment's rewards, floats, and episode ends, bool; both [num_rows, B]."""
+
+    @abstractmethod
+    def _values(self, name: str) -> Tensor:
+        """A field of the rollout that is being collected, [T, B, ...] or [T + 1, B, ...]."""
 
     def _take(self, taken: StepTaken) -> bool:
         """Accepts the result of a remote step; False if no environment waits for it."""
@@ -138,7 +151,7 @@ class BaseActorExecutor(ABC):
                     return [item]
                 if item is not None:
                     self._steps = None
-                    return [RolloutCollected(item, self._episodes)]
+                    return [RolloutCollected(item, self._episodes, self._agent_steps)]
                 if time.monotonic() >= deadline_s:
                     break
         return []
@@ -150,7 +163,9 @@ class BaseActorExecutor(ABC):
         if not is_under_way:  # the very first rollout has no memory before its first step
             return RolloutAbandoned(0, duration_s, ())
         entries = self._enter_books()
-        return RolloutAbandoned(entries.num_env_steps, duration_s, self._episodes)
+        return RolloutAbandoned(
+            entries.num_env_steps, duration_s, self._episodes, self._agent_steps
+        )
 
     def _enter_books(self) -> Entries:
         """Counts the steps since the rollout started, and records the episodes that ended."""
@@ -167,7 +182,22 @@ class BaseActorExecutor(ABC):
             )
             for row, episode_return, length in entries.ended
         )
+        if self._team_statistics is not None:
+            self._enter_agents(self._team_statistics, entries)
         return entries
+
+    def _enter_agents(self, statistics: TeamStatistics, entries: Entries) -> None:
+        """Counts agent steps, and adds the returns of agents and policies to the episodes."""
+        num_rows = len(entries.valid)
+        reward = self._values(REWARD_FIELD)[1 : num_rows + 1]
+        found = statistics.enter(reward, self._values(PRESENT_FIELD)[:num_rows], entries)
+        self._agent_steps = found.agent_steps
+        self._episodes = tuple(
+            msgspec.structs.replace(
+                episode, agent_returns=returns.agents, policy_returns=returns.policies
+            )
+            for episode, returns in zip(self._episodes, found.ended, strict=True)
+        )
 
     def _describe(self, ticket: int, num_env_steps: int) -> RolloutInfo:
         self._total_env_steps += num_env_steps

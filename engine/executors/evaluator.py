@@ -13,9 +13,11 @@ from engine.blueprint import Blueprint
 from engine.envs.make import make_vector_env
 from engine.envs.observed import Observed
 from engine.executors.policy_runner import PolicyRunner
+from engine.executors.team_statistics import TeamTally
 from engine.layers.flat import flatten
 from engine.roles.commands import AbandonEvaluation, Command, Evaluate, LoadWeights
 from engine.roles.events import Evaluated, Event
+from engine.spaces.team import REWARD_FIELD
 from engine.spec import EvaluationSpec
 from engine.timing import ENVIRONMENT, INFERENCE, OFF, Sections
 
@@ -48,6 +50,7 @@ class EvaluatorExecutor:
         self._of = Observed(space, blueprint.spaces, spec.episodes, env.id)
         self._reset = sections.timed(ENVIRONMENT, self._env.reset)
         self._step = sections.timed(ENVIRONMENT, self._env.step)
+        self._team = blueprint.spaces.team
         self._steps: Iterator[Evaluated | None] | None = None
 
     def close(self) -> None:
@@ -89,12 +92,16 @@ class EvaluatorExecutor:
         plays = np.ones(num_envs, np.bool_)
         returns = np.zeros(num_envs, np.float64)
         lengths = np.zeros(num_envs, np.int64)
+        team = None if self._team is None else TeamTally(self._team, num_envs)
         while plays.any():
             action = self._runner.act(arrays)
             observation, reward, terminated, truncated, info = self._step(action)
             arrays = self._of.arrays(observation, info, terminated | truncated)
             returns += reward * plays
             lengths += plays
+            if team is not None:
+                team.add(arrays[REWARD_FIELD], plays)
             plays &= ~(terminated | truncated)
             yield None
-        yield Evaluated(tuple(returns.tolist()), tuple(lengths.tolist()))
+        of_team = None if team is None else team.mean
+        yield Evaluated(tuple(returns.tolist()), tuple(lengths.tolist()), of_team)

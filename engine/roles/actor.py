@@ -201,6 +201,7 @@ class ActorRole:
             version_max=info.version_max,
             collect_s=info.end_s - info.start_s,
             wait_s=self._wait_s,
+            agent_steps=event.agent_steps,
         )
         report = Report(address=self.address, records=[row, *event.episodes])
         return [
@@ -226,6 +227,7 @@ class ActorRole:
                 collect_s=event.collect_s,
                 wait_s=self._wait_s,
                 sent=False,
+                agent_steps=event.agent_steps,
             )
             report = Report(address=self.address, records=[row, *event.episodes])
             commands.append(Send(COORDINATOR, report))

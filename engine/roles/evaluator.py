@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
+from msgspec import UNSET
+
 from engine.messages import (
     COORDINATOR,
     Counters,
@@ -130,7 +132,7 @@ class EvaluatorRole:
     def _evaluated(self, event: Evaluated, now_s: float) -> list[Command]:
         assert self._evaluated_version is not None
         self._state = _State.WAITING
-        episodes = len(event.returns)
+        episodes, of_team = len(event.returns), event.team
         row = Evaluation(
             t_s=now_s,
             evaluator=self._index,
@@ -141,6 +143,8 @@ class EvaluatorRole:
             return_max=max(event.returns),
             length_mean_env_steps=sum(event.lengths_env_steps) / episodes,
             evaluate_s=now_s - self._began_s,
+            agent_returns=UNSET if of_team is None else of_team.agents,
+            policy_returns=UNSET if of_team is None else of_team.policies,
         )
         report = Send(COORDINATOR, Report(address=self.address, records=[row]))
         return [report, Wake(self._wait_s(now_s)), *self._evaluate_if_due(now_s)]

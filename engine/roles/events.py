@@ -6,17 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from msgspec import UNSET, UnsetType
+
 from engine.messages import AnyMessage, StepTaken
 from engine.rollout import Priorities, Rollout, Samples, Weights
+from engine.spaces.team import TeamReturns
 from engine.trace.records import Episode
 
 
 @dataclass(frozen=True)
 class RolloutCollected:
-    """A rollout is complete; `episodes` ended within it (times on the run's timeline)."""
+    """A rollout is complete; `episodes` ended within it (times on the run's timeline). Of a team,
+    `agent_steps` counts those of its agents."""
 
     rollout: Rollout
     episodes: tuple[Episode, ...]
+    agent_steps: int | UnsetType = UNSET
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class RolloutAbandoned:
     num_env_steps: int
     collect_s: float
     episodes: tuple[Episode, ...]
+    agent_steps: int | UnsetType = UNSET
 
 
 @dataclass(frozen=True)
@@ -142,10 +148,12 @@ class Noted:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Returns and lengths of all episodes of an evaluation, in the order of their seeds."""
+    """Returns and lengths of all episodes of an evaluation, in the order of their seeds; of a
+    team, also the mean returns of agents and policies."""
 
     returns: tuple[float, ...]
     lengths_env_steps: tuple[int, ...]
+    team: TeamReturns | None = None
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,16 @@ Whoever is not there is observed as zeros; what is chosen for it is ignored.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from gymnasium import spaces
 
+from engine.errors import ConfigError
 from engine.spaces.leaves import AnySpace
 
 AGENTS, TEAM, CENTRAL_STATE = "agents", "team", "state"
@@ -29,9 +32,8 @@ AGENTS, TEAM, CENTRAL_STATE = "agents", "team", "state"
 REWARD, PRESENT, TERMINATED = "reward", "present", "terminated"
 """Keys of what is observed of the team as such."""
 
-
-REWARD_FIELD = f"observation.{TEAM}.{REWARD}"
-"""The field of a rollout with the agents' rewards, [T + 1, B, agents]."""
+REWARD_FIELD, PRESENT_FIELD = (f"observation.{TEAM}.{name}" for name in (REWARD, PRESENT))
+"""The fields of a rollout with the agents' rewards and their presence, [T + 1, B, agents]."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,18 @@ class SharedPolicy:
     agents: tuple[int, ...]
     observation: AnySpace
     action: AnySpace
+
+
+class TeamReturns(NamedTuple):
+    """Returns of one episode, or their means over several, by name.
+
+    Attributes:
+        agents: Of each agent.
+        policies: Of each policy: the sum over the agents that share it.
+    """
+
+    agents: dict[str, float]
+    policies: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -82,6 +96,16 @@ class Team:
     def policy_of(self, agent: int) -> SharedPolicy:
         """The policy of an agent."""
         return next(policy for policy in self.policies if agent in policy.agents)
+
+    def by_name(self, returns: Sequence[float]) -> TeamReturns:
+        """Names the returns of all agents, and adds them up by policy."""
+        return TeamReturns(
+            dict(zip(self.agents, returns, strict=True)),
+            {
+                policy.name: math.fsum(returns[agent] for agent in policy.agents)
+                for policy in self.policies
+            },
+        )
 
 
 def joint_observation(
@@ -135,3 +159,30 @@ def shared_policies(
         for policy, names in members.items()
     ]
     return tuple(sorted(policies, key=lambda policy: policy.agents))
+
+
+def check_return_of(name: str | None, team: Team | None) -> None:
+    """Checks that `stop.return_of` names somebody.
+
+    Raises:
+        ConfigError: There is one agent; or no agent and no policy of that name, or one of each
+            with different members.
+    """
+    if name is None:
+        return
+    where = "stop.return_of"
+    if team is None:
+        raise ConfigError("the environment has one agent", where=where, fix="leave it out")
+    members = {policy.name: policy.agents for policy in team.policies}
+    if name not in (*team.agents, *members):
+        raise ConfigError(
+            f"there is no agent and no policy {name!r}",
+            where=where,
+            fix=f"use one of {', '.join(dict.fromkeys((*team.agents, *members)))}",
+        )
+    if name in team.agents and members.get(name, ()) not in ((), (team.agents.index(name),)):
+        raise ConfigError(
+            f"{name!r} is an agent, and the policy of others",
+            where=where,
+            fix="give the policy another name (agents)",
+        )

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from typing import Any, Generic, TypeAlias, TypeVar, overload
+from typing import Any, Generic, TypeAlias, TypeVar, get_args, get_origin, overload
 
 import msgspec
+from msgspec import UNSET
+
+from engine.trace.optional_columns import OptionalMappings, OptionalNumbers
 
 R = TypeVar("R", bound=msgspec.Struct)
 Column: TypeAlias = "array[float] | array[int] | list[object]"
+OptionalColumn: TypeAlias = OptionalNumbers | OptionalMappings
 
 _CODES = {"float": "d", "int": "q", "bool": "b"}
 
@@ -22,7 +26,8 @@ class Table(Sequence[R], Generic[R]):
     """The rows of one table, in the order in which they were written.
 
     Args:
-        record_type: Type of its rows. Numbers become arrays; equal texts are stored once.
+        record_type: Type of its rows. Numbers become arrays; equal texts are stored once; a field
+            that rows can be without takes no memory before a row has it.
     """
 
     def __init__(self, record_type: type[R]) -> None:
@@ -30,6 +35,12 @@ class Table(Sequence[R], Generic[R]):
         self._columns: dict[str, Column] = {
             field.name: _column_of(type_name(field))
             for field in msgspec.structs.fields(record_type)
+            if optional_type(field) is None
+        }
+        self._optional: dict[str, OptionalColumn] = {
+            field.name: _optional_column(field)
+            for field in msgspec.structs.fields(record_type)
+            if optional_type(field) is not None
         }
         self._booleans = {
             field.name
@@ -46,11 +57,19 @@ class Table(Sequence[R], Generic[R]):
             if isinstance(value, str):
                 value = self._words.setdefault(value, value)
             column.append(value)
+        for name, optional in self._optional.items():
+            value = getattr(row, name)
+            if value is not UNSET:
+                optional.put(self._num_rows, value)
         self._num_rows += 1
 
     def column(self, name: str) -> Column:
         """All values of a field, [rows]; `bool` as 0 and 1."""
         return self._columns[name]
+
+    def optional(self, name: str) -> OptionalColumn:
+        """All values of a field that rows can be without."""
+        return self._optional[name]
 
     def __len__(self) -> int:
         return self._num_rows
@@ -80,6 +99,8 @@ class Table(Sequence[R], Generic[R]):
         values = {name: column[index] for name, column in self._columns.items()}
         for name in self._booleans:
             values[name] = bool(values[name])
+        for name, optional in self._optional.items():
+            values[name] = optional[index % self._num_rows]
         return self._type(**values)
 
 
@@ -88,6 +109,37 @@ def column_of(rows: Sequence[msgspec.Struct], name: str) -> Sequence[Any]:
     if isinstance(rows, Table):
         return rows.column(name)
     return [getattr(row, name) for row in rows]
+
+
+def optional_of(rows: Sequence[msgspec.Struct], field: msgspec.structs.FieldInfo) -> OptionalColumn:
+    """A field that rows can be without, of a `Table` or of any others."""
+    if isinstance(rows, Table):
+        return rows.optional(field.name)
+    found = _optional_column(field)
+    for number, row in enumerate(rows):
+        value = getattr(row, field.name)
+        if value is not UNSET:
+            found.put(number, value)
+    return found
+
+
+def mappings_of(
+    rows: Sequence[msgspec.Struct], record_type: type[msgspec.Struct], name: str
+) -> OptionalMappings:
+    """A field of numbers by name that rows can be without."""
+    fields = msgspec.structs.fields(record_type)
+    column = optional_of(rows, next(field for field in fields if field.name == name))
+    assert isinstance(column, OptionalMappings)
+    return column
+
+
+def optional_type(field: msgspec.structs.FieldInfo) -> type | None:
+    """`int` or `dict` of a field that rows can be without; None of any other."""
+    plain = getattr(field.type, "__origin__", field.type)
+    kinds = get_args(plain)
+    if msgspec.UnsetType not in kinds:
+        return None
+    return dict if any(get_origin(kind) is dict for kind in kinds) else int
 
 
 def type_name(field: msgspec.structs.FieldInfo) -> str:
@@ -99,3 +151,7 @@ def type_name(field: msgspec.structs.FieldInfo) -> str:
 def _column_of(type_name: str) -> Column:
     code = _CODES.get(type_name)
     return [] if code is None else array(code)
+
+
+def _optional_column(field: msgspec.structs.FieldInfo) -> OptionalColumn:
+    return OptionalNumbers() if optional_type(field) is int else OptionalMappings()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Annotated, NamedTuple, TypeAlias
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 SCHEMA_VERSION = 1
 
@@ -38,6 +38,8 @@ Reward: TypeAlias = Annotated[float, _in("reward")]
 Duration: TypeAlias = Annotated[float, _in("s")]
 MeanEnvSteps: TypeAlias = Annotated[float, _in("env steps")]
 MeanVersions: TypeAlias = Annotated[float, _in("versions")]
+ReturnsByName: TypeAlias = Annotated[dict[str, float] | UnsetType, _in("reward")]
+"""Absent where the environment has one agent."""
 
 
 class _Row(msgspec.Struct, frozen=True, kw_only=True, tag_field="table"):
@@ -55,6 +57,12 @@ class Episode(_Row, frozen=True, kw_only=True, tag="episodes"):
         EnvSteps,
         "by the whole run when the coordinator heard of it: the x of a learning curve",
     ] = 0
+    agent_returns: Annotated[
+        ReturnsByName, "of a team: the same sum for each agent, by name; together the team's return"
+    ] = UNSET
+    policy_returns: Annotated[
+        ReturnsByName, "of a team: by policy, the sum over the agents that share it"
+    ] = UNSET
 
 
 class Evaluation(_Row, frozen=True, kw_only=True, tag="evaluations"):
@@ -75,6 +83,12 @@ class Evaluation(_Row, frozen=True, kw_only=True, tag="evaluations"):
         EnvSteps,
         "by the actors of the whole run when the coordinator heard of it",
     ] = 0
+    agent_returns: Annotated[ReturnsByName, "of a team: `return_mean` of each agent, by name"] = (
+        UNSET
+    )
+    policy_returns: Annotated[
+        ReturnsByName, "of a team: by policy, the sum over the agents that share it"
+    ] = UNSET
 
 
 UNREPORTED = -1
@@ -105,6 +119,11 @@ class Production(_Row, frozen=True, kw_only=True, tag="production"):
         "time waited before the rollout, for admission or for newer weights",
     ]
     sent: Annotated[bool, "false: unfinished when the run stopped, hence never sent"] = True
+    agent_steps: Annotated[
+        Whole | UnsetType,
+        _in("agent steps"),
+        "of a team: in this rollout, summed over env steps: the agents that were there",
+    ] = UNSET
 
 
 class Consumption(_Row, frozen=True, kw_only=True, tag="consumption"):

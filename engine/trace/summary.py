@@ -79,6 +79,17 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Why trace tables end before the run did; null if they are whole."""
     resumed_from: str | None = None
     """The run whose checkpoint this one resumed; its counters are part of these."""
+    return_of: str | None = None
+    """The agent or policy of a team whose returns `return_mean`, `evaluation_return` and the
+    threshold are about; null: those of the whole environment."""
+    team_return: float | None = None
+    """Mean return of a team over the last episodes; null if there is one agent."""
+    agent_returns: dict[str, float] = {}
+    """Mean return of each agent of a team over the last episodes, by name."""
+    policy_returns: dict[str, float] = {}
+    """Mean over the last episodes of the sum of returns of the agents that share a policy."""
+    agent_steps_collected: Whole | None = None
+    """Of a team, by this run alone: env steps times agents that were there; null otherwise."""
 
 
 def steady_rate_per_s(points: Sequence[tuple[float, int]]) -> float | None:

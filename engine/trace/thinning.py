@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, TypeAlias
 
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from engine.trace.records import (
@@ -81,7 +82,15 @@ def _productions(a: Production, b: Production) -> Production:
         version_max=max(a.version_max, b.version_max),
         collect_s=a.collect_s + b.collect_s,
         wait_s=a.wait_s + b.wait_s,
+        agent_steps=_sum_of(a.agent_steps, b.agent_steps),
     )
+
+
+def _sum_of(a: int | UnsetType, b: int | UnsetType) -> int | UnsetType:
+    """Of those that there are."""
+    if a is UNSET or b is UNSET:
+        return b if a is UNSET else a
+    return a + b
 
 
 def _consumptions(a: Consumption, b: Consumption) -> Consumption:

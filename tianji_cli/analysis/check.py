@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import islice
+from typing import TypeAlias
 
 from engine.trace.summary import Summary
 from engine.wording import plural
-from tianji_cli.analysis.history import Disagreement, Number, check_history
+from tianji_cli.analysis.history import MAX_FINDINGS, Disagreement, Number, check_history
 from tianji_cli.analysis.rebuild import rebuild_summary
 from tianji_cli.analysis.remains import no_summary
 from tianji_cli.analysis.run import RunData
+from tianji_cli.analysis.team_history import check_team
 
 EXACT = (
     "env_steps_collected",
@@ -27,6 +30,9 @@ EXACT = (
 )
 LAG = ("min", "mean", "p95", "max")
 ROUNDED = ("return_mean", "evaluation_return", "replay_ratio")
+TEAM_COUNT, TEAM_MEAN = "agent_steps_collected", "team_return"
+TEAM_MEANS = ("agent_returns", "policy_returns")
+"""What a summary says of a team; there is nothing to check of another run."""
 RATES = ("collect_per_s", "consume_per_s", "trained_per_s", "balance")
 TIMES = ("time_to_threshold_s",)
 ROUNDING = 1e-9
@@ -52,6 +58,7 @@ def rebuild_counters(run: RunData, rebuilt: Summary | None = None) -> list[Disag
     """
     found = _check_ledger(run) + _check_running_totals(run) + _check_lag_steps(run)
     found += check_history(run)
+    found += islice(check_team(run), MAX_FINDINGS)
     if run.is_whole and run.summary is not None:
         found += _check_summary(run.summary, rebuilt or rebuild_summary(run))
     return found
@@ -60,6 +67,8 @@ def rebuild_counters(run: RunData, rebuilt: Summary | None = None) -> list[Disag
 def num_checks(run: RunData) -> tuple[int, int]:
     """How many summary fields and ledger rows `rebuild_counters` compares."""
     num_fields = sum(len(names) for names in (EXACT, LAG, ROUNDED, RATES, TIMES))
+    if run.summary is not None and run.summary.agent_returns:
+        num_fields += len(_team_rows(run.summary, run.summary))
     return (num_fields if run.is_whole else 0), len(run.ledger)
 
 
@@ -125,8 +134,12 @@ def _check_running_totals(run: RunData) -> list[Disagreement]:
     return found
 
 
+_Compared: TypeAlias = tuple[str, Number, Number, float, float]
+"""Name, value of the summary, rebuilt value, and how far they may be apart: relative, absolute."""
+
+
 def _check_summary(written: Summary, rebuilt: Summary) -> list[Disagreement]:
-    rows: list[tuple[str, Number, Number, float, float]] = []
+    rows: list[_Compared] = []
     for names, relative, absolute in (
         (EXACT, 0.0, 0.0),
         (ROUNDED, ROUNDING, ROUNDING),
@@ -140,11 +153,26 @@ def _check_summary(written: Summary, rebuilt: Summary) -> list[Disagreement]:
     for name in LAG:
         lags = getattr(written.lag, name), getattr(rebuilt.lag, name)
         rows.append((f"lag.{name}", *lags, ROUNDING, ROUNDING))
+    rows += _team_rows(written, rebuilt)
     return [
         Disagreement(where="summary.json", name=name, written=w, rebuilt=r)
         for name, w, r, relative, absolute in rows
         if not _agree(w, r, relative, absolute)
     ]
+
+
+def _team_rows(written: Summary, rebuilt: Summary) -> list[_Compared]:
+    rows: list[_Compared] = [
+        (name, getattr(written, name), getattr(rebuilt, name), rounding, rounding)
+        for name, rounding in ((TEAM_COUNT, 0.0), (TEAM_MEAN, ROUNDING))
+    ]
+    for name in TEAM_MEANS:
+        means, own = getattr(written, name), getattr(rebuilt, name)
+        rows += [
+            (f"{name}.{key}", means.get(key), own.get(key), ROUNDING, ROUNDING)
+            for key in dict.fromkeys((*means, *own))
+        ]
+    return rows
 
 
 def _agree(written: Number, rebuilt: Number, relative: float, absolute: float) -> bool:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
-from engine.trace.columns import column_of
-from engine.trace.records import Episode
+from engine.trace.columns import column_of, mappings_of
+from engine.trace.records import Episode, Evaluation
 
 DEFAULT_WINDOW = 100
 MAX_ADDITIONS = 1 << 32
@@ -59,7 +59,27 @@ def _means(values: np.ndarray, window: int) -> np.ndarray:
     return np.concatenate([partial, full])
 
 
-def episode_curve(episodes: Sequence[Episode], window: int = DEFAULT_WINDOW) -> pd.DataFrame:
+def returns_of(rows: Sequence[Episode] | Sequence[Evaluation], name: str | None) -> np.ndarray:
+    """The return of the named agent or policy in each row, [rows]; NaN where it has none.
+
+    Args:
+        rows: Episodes, or evaluations with their means.
+        name: None: that of the whole environment.
+    """
+    is_evaluated = bool(rows) and isinstance(rows[0], Evaluation)
+    if name is None:
+        whole = "return_mean" if is_evaluated else "episode_return"
+        return np.asarray(column_of(rows, whole), dtype="float64")
+    for field in ("agent_returns", "policy_returns"):
+        column = mappings_of(rows, Evaluation if is_evaluated else Episode, field)
+        if name in column.names:
+            return column.series(name, len(rows))
+    return np.full(len(rows), np.nan)
+
+
+def episode_curve(
+    episodes: Sequence[Episode], window: int = DEFAULT_WINDOW, name: str | None = None
+) -> pd.DataFrame:
     """Return per finished episode with its moving mean, in the order the coordinator heard them.
 
     Takes the columns that it needs and sorts nothing: there can be tens of millions of rows.
@@ -67,6 +87,7 @@ def episode_curve(episodes: Sequence[Episode], window: int = DEFAULT_WINDOW) -> 
     Args:
         episodes: In the order in which they were written.
         window: Episodes in the moving mean.
+        name: Whose return, see `returns_of`.
 
     Returns:
         `t_s` and `env_steps` (collected by the whole run), both never falling; `episode_return`,
@@ -74,7 +95,7 @@ def episode_curve(episodes: Sequence[Episode], window: int = DEFAULT_WINDOW) -> 
     """
     t_s = np.asarray(column_of(episodes, "t_s"), dtype="float64")
     env_steps = np.asarray(column_of(episodes, "env_steps_collected"), dtype="int64")
-    returns = np.asarray(column_of(episodes, "episode_return"), dtype="float64")
+    returns = returns_of(episodes, name)
     return pd.DataFrame(
         {
             "t_s": np.maximum.accumulate(t_s),
@@ -86,19 +107,21 @@ def episode_curve(episodes: Sequence[Episode], window: int = DEFAULT_WINDOW) -> 
     )
 
 
-def evaluation_curve(evaluations: pd.DataFrame) -> pd.DataFrame:
+def evaluation_curve(evaluations: Sequence[Evaluation], name: str | None = None) -> pd.DataFrame:
     """Mean return of each evaluation, in the columns of `episode_curve` that crossings need.
 
     Args:
-        evaluations: Rows of `Evaluation`.
+        evaluations: In the order in which they were written.
+        name: Whose return, see `returns_of`.
     """
-    heard = evaluations.sort_index()
+    t_s = np.asarray(column_of(evaluations, "t_s"), dtype="float64")
+    env_steps = np.asarray(column_of(evaluations, "env_steps_collected"), dtype="int64")
     return pd.DataFrame(
         {
-            "t_s": heard["t_s"].cummax(),
-            "env_steps": heard["env_steps_collected"].cummax(),
-            "return_mean": heard["return_mean"].to_numpy(dtype="float64"),
-            "is_full": np.ones(len(heard), dtype=bool),
+            "t_s": np.maximum.accumulate(t_s),
+            "env_steps": np.maximum.accumulate(env_steps),
+            "return_mean": returns_of(evaluations, name),
+            "is_full": np.ones(len(evaluations), dtype=bool),
         }
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from engine.trace.records import Consumption, Evaluation, Production, Replay, Staleness
+from engine.trace.records import Consumption, Production, Replay, Staleness
 from engine.trace.summary import Summary
 from tianji_cli.analysis.ancestry import Ancestor
 from tianji_cli.analysis.convergence import episode_curve, evaluation_curve
@@ -105,7 +105,7 @@ def curves_of(
 ) -> RunCurves:
     """Computes the curves of one run, and of those that it resumes."""
     staleness = to_frame(run.staleness, Staleness)
-    window = run.manifest.return_window
+    window, name = run.manifest.return_window, run.manifest.return_of
     production = to_frame(run.production, Production)
     consumption = to_frame(run.consumption, Consumption)
     nothing = to_frame((), Consumption)
@@ -115,14 +115,14 @@ def curves_of(
         summary=summary,
         episodes=_drawable(
             [
-                *(episode_curve(one.episodes, one.window) for one in before),
-                episode_curve(run.episodes, window),
+                *(episode_curve(one.episodes, one.window, name) for one in before),
+                episode_curve(run.episodes, window, name),
             ]
         ),
         evaluations=_joined(
             [
-                *(evaluation_curve(to_frame(one.evaluations, Evaluation)) for one in before),
-                evaluation_curve(to_frame(run.evaluations, Evaluation)),
+                *(evaluation_curve(one.evaluations, name) for one in before),
+                evaluation_curve(run.evaluations, name),
             ]
         ),
         window=window,

@@ -49,7 +49,7 @@ class Disagreement(msgspec.Struct, frozen=True, kw_only=True):
     rebuilt: Number
 
 
-_Rule: TypeAlias = tuple[str, Number, Number, bool]
+Rule: TypeAlias = tuple[str, Number, Number, bool]
 """Name, value of the row, value that it contradicts, and whether the rule holds."""
 MAX_FINDINGS = 1000
 """Most findings of each kind: more would not help the reader."""
@@ -77,7 +77,7 @@ def check_history(run: RunData) -> list[Disagreement]:
     return [finding for found in checks for finding in islice(found, MAX_FINDINGS)]
 
 
-def _broken(kind: type[Record], number: int, *rules: _Rule) -> Iterator[Disagreement]:
+def broken(kind: type[Record], number: int, *rules: Rule) -> Iterator[Disagreement]:
     """The rules that a row (from 1) breaks."""
     for name, written, rebuilt, holds in rules:
         if not holds:
@@ -98,7 +98,7 @@ def _check_versions(run: RunData) -> Iterator[Disagreement]:
         for number, row in enumerate(rows, start=1):
             least = newest.get(row.learner, origin - 1) + 1
             rule = ("a learner's versions rise", row.version, least, row.version >= least)
-            yield from _broken(type(row), number, rule)
+            yield from broken(type(row), number, rule)
             newest[row.learner] = max(row.version, least - 1)
 
 
@@ -109,14 +109,14 @@ def _check_lives(rows: Sequence[Production]) -> Iterator[Disagreement]:
         before = last.get((row.actor, row.epoch))
         total = row.env_steps + (before.env_steps_total if before else 0)
         adds_up = row.env_steps_total == total
-        yield from _broken(
+        yield from broken(
             Production, number, ("env_steps_total adds up", row.env_steps_total, total, adds_up)
         )
         if row.sequence == UNREPORTED:
             continue
         least = before.sequence + 1 if before else 0
         held = before.version_max if before else 0
-        yield from _broken(
+        yield from broken(
             Production,
             number,
             ("no rollout comes twice", row.sequence, least, row.sequence >= least),
@@ -138,17 +138,17 @@ def _check_learners(run: RunData) -> Iterator[Disagreement]:
     for number, row in enumerate(run.consumption, start=1):
         least = updates.get(row.learner, origin)
         rise = row.updates_total >= least
-        rules: list[_Rule] = [("updates_total rises", row.updates_total, least, rise)]
+        rules: list[Rule] = [("updates_total rises", row.updates_total, least, rise)]
         if row.learner not in updates:
             rules += [
                 _begins("env_steps_total", row.env_steps_total, row.env_steps),
                 _begins("samples_trained_total", row.samples_trained_total, row.samples_trained),
             ]
-        yield from _broken(Consumption, number, *rules)
+        yield from broken(Consumption, number, *rules)
         updates[row.learner] = max(row.updates_total, least)
 
 
-def _begins(name: str, total: int, own: int) -> _Rule:
+def _begins(name: str, total: int, own: int) -> Rule:
     return f"{name} begins with the first row", total, own, total == own
 
 
@@ -158,7 +158,7 @@ def _check_stores(rows: Sequence[Replay]) -> Iterator[Disagreement]:
     for number, row in enumerate(rows, start=1):
         steps, samples = totals.get(row.buffer, (0, 0))
         steps, samples = steps + row.env_steps, samples + row.samples
-        yield from _broken(
+        yield from broken(
             Replay,
             number,
             ("env_steps_total adds up", row.env_steps_total, steps, row.env_steps_total == steps),
@@ -175,7 +175,7 @@ def _check_lags(run: RunData) -> Iterator[Disagreement]:
         if not lags:
             continue
         lowest, highest = min(lags), max(lags)
-        yield from _broken(
+        yield from broken(
             Staleness,
             number,
             ("lag is within the bound", highest, bound, bound is None or highest <= bound),
@@ -205,7 +205,7 @@ def _check_trained_once(run: RunData) -> Iterator[Disagreement]:
             allowed = steps - max(0, missing - unknown)
             unknown = max(0, unknown - missing)
             rule = (f"trained once, of version {acted}", steps, allowed, steps <= allowed)
-            yield from _broken(Staleness, number, rule)
+            yield from broken(Staleness, number, rule)
 
 
 def _collected_by_version(rows: Sequence[Production]) -> tuple[dict[int, int], int]:
@@ -241,7 +241,7 @@ def _check_counts(run: RunData) -> Iterator[Disagreement]:
     for number, row in enumerate(run.ledger, start=1):
         counts = (row.collected, row.consumed, row.dropped)
         names = ("collected never falls", "consumed never falls", "dropped never falls")
-        yield from _broken(
+        yield from broken(
             Ledger,
             number,
             *((n, c, low, c >= low) for n, c, low in zip(names, counts, least, strict=True)),
@@ -255,5 +255,5 @@ def _check_counts(run: RunData) -> Iterator[Disagreement]:
     steps = before.env_steps_collected
     for number, heard in enumerate(column_of(run.episodes, "env_steps_collected"), start=1):
         rule = ("env_steps_collected never falls", heard, steps, heard >= steps)
-        yield from _broken(Episode, number, rule)
+        yield from broken(Episode, number, rule)
         steps = max(heard, steps)

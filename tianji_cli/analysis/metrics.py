@@ -71,7 +71,8 @@ def describe_columns(frame: pd.DataFrame, docs: Mapping[str, ColumnDoc]) -> pd.D
     rows = {}
     for column in frame.columns:
         metric = doc_of(column.removeprefix(METRIC_PREFIX))
-        unit, meaning = docs.get(column) or (metric.unit, metric.meaning)
+        field, _, _ = column.partition(".")
+        unit, meaning = docs.get(field) or (metric.unit, metric.meaning)
         rows[column] = (str(frame[column].dtype), unit, meaning)
     return pd.DataFrame.from_dict(rows, orient="index", columns=["dtype", "unit", "meaning"])
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 import pandas as pd
 
-from engine.trace.records import Consumption, Evaluation, Production, Replay
+from engine.trace.records import Consumption, Production, Replay
 from engine.trace.summary import Summary, summarise_lag
+from engine.trace.team_returns import return_of
 from tianji_cli.analysis.convergence import (
     ReturnCrossing,
     episode_curve,
@@ -17,6 +18,7 @@ from tianji_cli.analysis.remains import RESTART_KIND, identity_of, last_ledger
 from tianji_cli.analysis.run import RunData
 from tianji_cli.analysis.staleness import lag_counts
 from tianji_cli.analysis.tables import to_frame
+from tianji_cli.analysis.teams import TeamMeans, agent_steps_of
 from tianji_cli.analysis.throughput import steady_rates
 
 STOP_KIND = "stopping"
@@ -35,7 +37,9 @@ def rebuild_summary(run: RunData) -> Summary:
         to_frame(run.replay, Replay),
     )
     collect_per_s, consume_per_s = rates["collect_per_s"], rates["consume_per_s"]
-    curve = episode_curve(run.episodes, run.manifest.return_window)
+    window, name = run.manifest.return_window, run.manifest.return_of
+    curve = episode_curve(run.episodes, window, name)
+    team = TeamMeans.of(run.episodes, window)
     crossing = _crossing(run, curve, written.threshold)
     ledger = last_ledger(run)
     return msgspec.structs.replace(
@@ -67,8 +71,13 @@ def rebuild_summary(run: RunData) -> Summary:
         time_to_threshold_s=_heard_at_s(run, crossing),
         steps_to_threshold=crossing.env_steps if crossing else None,
         restarts=sum(event.kind == RESTART_KIND for event in run.events),
-        evaluation_return=run.evaluations[-1].return_mean if run.evaluations else None,
+        evaluation_return=return_of(run.evaluations[-1], name) if run.evaluations else None,
         replay_ratio=_replay_ratio(run),
+        return_of=name,
+        team_return=team.team,
+        agent_returns=team.agents,
+        policy_returns=team.policies,
+        agent_steps_collected=agent_steps_of(run.production),
     )
 
 
@@ -76,7 +85,7 @@ def _crossing(run: RunData, curve: pd.DataFrame, threshold: float | None) -> Ret
     """The crossing, by the judge that the experiment chose."""
     manifest = run.manifest
     if manifest.judge == "evaluation":
-        evaluations = evaluation_curve(to_frame(run.evaluations, Evaluation))
+        evaluations = evaluation_curve(run.evaluations, manifest.return_of)
         return threshold_crossing(evaluations, threshold, manifest.sustained)
     streak = 1 + (manifest.sustained - 1) * manifest.return_window
     return threshold_crossing(curve, threshold, streak)

@@ -128,6 +128,7 @@ def identity_of(run: RunData) -> Summary:
         seed=int(manifest.number("experiment", "seed") or 0),
         resumed_from=manifest.text("resumed_from", "run_id") or None,
         judge="evaluation" if manifest.judge == "evaluation" else "training",
+        return_of=manifest.return_of,
         num_hosts=len(manifest.section("hosts")),
         num_actors=int(manifest.number("experiment", "actors") or 0),
         num_groups=int(manifest.number("experiment", "groups") or 1),

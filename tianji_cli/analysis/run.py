@@ -88,6 +88,11 @@ class ManifestView:
         return self.text("experiment", "stop", "judge") or "training"
 
     @property
+    def return_of(self) -> str | None:
+        """The agent or policy of a team whose return is judged; None: the whole environment's."""
+        return self.text("experiment", "stop", "return_of") or None
+
+    @property
     def sustained(self) -> int:
         """For how many windows or evaluations the mean must hold the threshold."""
         return self.count("experiment", "stop", "sustained") or 1

@@ -10,7 +10,14 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from engine.trace.columns import column_of, type_name
+from engine.trace.columns import (
+    OptionalColumn,
+    column_of,
+    optional_of,
+    optional_type,
+    type_name,
+)
+from engine.trace.optional_columns import OptionalNumbers
 from engine.trace.records import Consumption, Record
 
 METRIC_PREFIX = "metric."
@@ -26,7 +33,8 @@ def to_frame(rows: Sequence[Record], record_type: type[Record]) -> pd.DataFrame:
     Actors on several hosts report through one coordinator, so rows arrive almost, not exactly, in
     order of time. The index keeps the order of arrival. `Consumption.metrics` becomes one column
     `metric.<name>` each, NaN where a batch did not report it; `Staleness.steps_by_lag` is left to
-    `staleness.lag_counts`.
+    `staleness.lag_counts`. Fields that only the rows of a team have are left out where there are
+    none; numbers by name become one column each, such as `agent_returns.<agent>`.
 
     Args:
         rows: Rows of one table.
@@ -36,6 +44,9 @@ def to_frame(rows: Sequence[Record], record_type: type[Record]) -> pd.DataFrame:
     for field in msgspec.structs.fields(record_type):
         if field.name in ("metrics", "steps_by_lag"):
             continue
+        if optional_type(field) is not None:
+            columns |= _optional(optional_of(rows, field), field.name, len(rows))
+            continue
         dtype = _DTYPES.get(type_name(field), "object")
         columns[field.name] = pd.Series(_plain(column_of(rows, field.name)), dtype=dtype)
     frame = pd.DataFrame(columns)
@@ -43,6 +54,17 @@ def to_frame(rows: Sequence[Record], record_type: type[Record]) -> pd.DataFrame:
     if any(metrics):
         frame = frame.join(pd.DataFrame(metrics, dtype="float64").add_prefix(METRIC_PREFIX))
     return frame.sort_values("t_s", kind="stable")
+
+
+def _optional(column: OptionalColumn, name: str, num_rows: int) -> dict[str, pd.Series]:
+    """The columns of a field that rows can be without; at most one for each of the first names."""
+    if isinstance(column, OptionalNumbers):
+        values = column.series(num_rows)
+        return {} if values is None else {name: pd.Series(values)}
+    return {
+        f"{name}.{key}": pd.Series(column.series(key, num_rows))
+        for key in column.names[:MAX_METRICS]
+    }
 
 
 def _metrics(rows: Sequence[Record]) -> list[dict[str, float]]:

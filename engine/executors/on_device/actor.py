@@ -120,6 +120,9 @@ class DeviceActorExecutor(BaseActorExecutor):
         tensors, rows = self._tensors, slice(num_rows)
         return tensors["reward"][rows], tensors["terminated"][rows] | tensors["truncated"][rows]
 
+    def _values(self, name: str) -> Tensor:
+        return self._tensors[name]
+
     def _take_step(self, action: Tensor) -> TorchStep:
         if self._spec.step_latency_ms:
             time.sleep(self._spec.step_latency_ms / 1000)

@@ -7,10 +7,12 @@ from array import array
 from collections import deque
 
 import msgspec
+from msgspec import UNSET
 
 from engine.admission import RateWindow
 from engine.messages import role_of
 from engine.progress import Judge, MeanReturn, Resumed, RunCounters, Standing
+from engine.roles.coordinator.returns import RunReturns
 from engine.spec import Experiment
 from engine.trace.records import (
     Consumption,
@@ -99,14 +101,13 @@ class RunTotals:
         self.trained = Series(before.elapsed_s, before.samples_trained)
         self.steps_by_lag: dict[int, int] = {}
         self.recent_staleness: deque[Staleness] = deque(maxlen=20)
-        self.returns: deque[float] = deque(maxlen=experiment.stop.return_window)
+        self.returns = RunReturns(experiment.stop)
+        self.agent_steps: int | None = None
+        """Steps that the agents of a team have reported as collected; None if there is one."""
         self.num_episodes = before.episodes
         self.has_replay = False
         self._newest_actor_version = 0
         """Of the weights that acted in the newest episode."""
-        self._evaluation: Evaluation | None = None
-        self._streak = 0
-        """Episodes, or evaluations, since the mean last fell below the threshold."""
         self.updates = resumed.updates if resumed else 0
         self.weights_version = resumed.version if resumed else 0
         self.ledger: Ledger | None = None
@@ -139,6 +140,8 @@ class RunTotals:
                 self.collected.add(record.t_s, record.env_steps)
                 before = self.collected_by.get(record.actor, 0)
                 self.collected_by[record.actor] = before + record.env_steps
+                if record.agent_steps is not UNSET:
+                    self.agent_steps = (self.agent_steps or 0) + record.agent_steps
             case Consumption():
                 if record.env_steps:  # none from replay: there the buffer reports what it inserted
                     self.consumed.add(record.t_s, record.env_steps)
@@ -230,12 +233,13 @@ class RunTotals:
         evaluated, or of all if they are equal. Otherwise it is the mean of the window of training
         episodes, of all groups, since these are merged.
         """
-        row, mean, version = self._evaluation, self.return_mean, self._newest_actor_version
+        row, mean = self.returns.evaluation, self.returns.mean
+        version = self._newest_actor_version
         judge: Judge = "training"
         if self._experiment.evaluation is not None:
             if row is None or not (self._is_joint or learner == EVALUATED_LEARNER):
                 return None
-            mean, judge, version = row.return_mean, "evaluation", row.version
+            mean, judge, version = self.returns.evaluation_mean, "evaluation", row.version
         if mean is None or not math.isfinite(mean):
             return None
         return MeanReturn(mean=mean, judge=judge, version=version)
@@ -256,43 +260,22 @@ class RunTotals:
             self.cores[record.process] = used_s / (record.t_s - before.t_s)
 
     def _add_episode(self, record: Episode, now_s: float) -> Episode:
-        self.returns.append(record.episode_return)
         self._newest_actor_version = record.version
         self.num_episodes += 1
-        stop, mean = self._experiment.stop, self.return_mean
-        if stop.judge == "training" and self._window_is_full:
-            assert mean is not None
-            self._judge(mean, 1 + (stop.sustained - 1) * stop.return_window, now_s)
+        if self.returns.add_episode(record):
+            self._reach(now_s)
         return msgspec.structs.replace(record, env_steps_collected=self.collected.total)
 
     def _add_evaluation(self, record: Evaluation, now_s: float) -> Evaluation:
-        self._evaluation = record
-        if self._experiment.stop.judge == "evaluation":
-            self._judge(record.return_mean, self._experiment.stop.sustained, now_s)
+        if self.returns.add_evaluation(record):
+            self._reach(now_s)
         return msgspec.structs.replace(record, env_steps_collected=self.collected.total)
 
-    def _judge(self, mean: float, wanted_streak: int, now_s: float) -> None:
-        """Records when the threshold has been held for long enough."""
-        threshold = self._experiment.stop.return_threshold
-        if threshold is None or self.reached_at_s is not None:
-            return
-        self._streak = self._streak + 1 if mean >= threshold else 0
-        if self._streak >= wanted_streak:
+    def _reach(self, now_s: float) -> None:
+        """Records when the threshold was held for long enough, the first time."""
+        if self.reached_at_s is None:
             self.reached_at_s = now_s
             self.reached_env_steps = self.collected.total
-
-    @property
-    def _window_is_full(self) -> bool:
-        return len(self.returns) == self._experiment.stop.return_window
-
-    @property
-    def return_mean(self) -> float | None:
-        return sum(self.returns) / len(self.returns) if self.returns else None
-
-    @property
-    def evaluation_return(self) -> float | None:
-        """Mean return of the newest evaluation; None before the first."""
-        return self._evaluation.return_mean if self._evaluation else None
 
     @property
     def balance(self) -> float | None:
@@ -306,7 +289,7 @@ class RunTotals:
         """The run in one document; `ledger` must hold the final count."""
         ledger = self.ledger
         collect, consume = self.collected.steady_per_s(), self.consumed.steady_per_s()
-        threshold = self._experiment.stop.return_threshold
+        stop, returns = self._experiment.stop, self.returns
         return Summary(
             run_id=info.run_id,
             status=status,
@@ -332,17 +315,22 @@ class RunTotals:
             weights_version=self.weights_version,
             lag=summarise_lag(self.steps_by_lag),
             balance=collect / consume if collect is not None and consume else None,
-            return_mean=self.return_mean,
+            return_mean=returns.mean,
             episodes=self.num_episodes,
-            threshold=threshold,
-            reached=None if threshold is None else self.reached_at_s is not None,
+            threshold=stop.return_threshold,
+            reached=None if stop.return_threshold is None else self.reached_at_s is not None,
             time_to_threshold_s=self.reached_at_s,
             steps_to_threshold=self.reached_env_steps,
             restarts=self.restarts,
             resumed_from=info.resumed.run_id if info.resumed else None,
-            judge=self._experiment.stop.judge,
-            evaluation_return=self.evaluation_return,
+            judge=stop.judge,
+            evaluation_return=returns.evaluation_mean,
             replay_ratio=self._replay_ratio(),
+            return_of=stop.return_of,
+            team_return=returns.team,
+            agent_returns=returns.agents,
+            policy_returns=returns.policies,
+            agent_steps_collected=self.agent_steps,
         )
 
     def _replay_ratio(self) -> float | None:

@@ -97,7 +97,7 @@ def test_an_evaluation_does_not_judge_unless_it_is_asked_to():
     totals = RunTotals(make_experiment(stop=StopSpec(env_steps=1, return_threshold=10.0)))
     totals.add(evaluation(99.0), now_s=1.0)
     assert totals.reached_at_s is None
-    assert totals.evaluation_return == 99.0
+    assert totals.returns.evaluation_mean == 99.0
 
 
 def test_a_judge_that_does_not_exist_is_refused():

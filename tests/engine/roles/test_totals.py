@@ -127,3 +127,37 @@ def test_a_return_that_is_no_number_is_not_known(strange: float) -> None:
     totals = RunTotals(make_experiment())
     totals.add(episode(strange), 1.0)
     assert known(totals) is None
+
+
+def team_episode(*returns: float) -> Episode:
+    agents = dict(zip(("a", "b"), returns, strict=True))
+    policies = {"both": sum(returns)}
+    row = episode(sum(returns))
+    return msgspec.structs.replace(row, agent_returns=agents, policy_returns=policies)
+
+
+@pytest.mark.parametrize(
+    ("return_of", "reached_by"), [(None, 4), ("a", 2), ("b", None), ("both", 4)]
+)
+def test_the_threshold_is_on_the_return_that_was_asked_for(
+    return_of: str | None, reached_by: int | None
+) -> None:
+    stop = StopSpec(return_threshold=5.0, return_window=2, return_of=return_of)
+    totals = RunTotals(make_experiment(stop=stop))
+    for number, returns in enumerate([(5.0, -9.0), (5.0, -9.0), (6.0, 0.0), (7.0, 0.0)], start=1):
+        totals.add(team_episode(*returns), float(number))
+    assert totals.reached_at_s == reached_by
+    assert totals.returns.mean == {None: 6.5, "a": 6.5, "b": 0.0, "both": 6.5}[return_of]
+    assert totals.returns.team == 6.5
+    assert totals.returns.agents == {"a": 6.5, "b": 0.0}
+    assert totals.returns.policies == {"both": 6.5}
+
+
+def test_an_evaluation_is_judged_by_the_return_that_was_asked_for() -> None:
+    stop = StopSpec(return_threshold=5.0, judge="evaluation", return_of="a")
+    totals = RunTotals(make_experiment(stop=stop))
+    for own, at_s in ((4.0, 1.0), (5.0, 2.0)):
+        row = evaluation(9.0, version=1)
+        totals.add(msgspec.structs.replace(row, agent_returns={"a": own, "b": 9.0 - own}), at_s)
+    assert totals.reached_at_s == 2.0
+    assert totals.returns.evaluation_mean == 5.0

@@ -13,7 +13,7 @@ NUM_POINTS = 120
 
 def thin_curve(run: RunData, num_points: int = NUM_POINTS) -> LearningCurve:
     """The moving mean return at about equal distances in env steps, the last one included."""
-    curve = episode_curve(run.episodes, run.manifest.return_window)
+    curve = episode_curve(run.episodes, run.manifest.return_window, run.manifest.return_of)
     full = curve[curve["is_full"]]
     if full.empty:
         return LearningCurve()
