@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import gymnasium
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from engine.algorithms.base import EnvSlice
+from engine.algorithms.replicas import SingleReplica
 from engine.algorithms.teams.factored_q import FactoredQ
 from engine.algorithms.teams.mixing import MonotoneMixer
 from engine.algorithms.teams.qmix import Qmix, QmixConfig
@@ -348,6 +351,35 @@ def test_an_update_learns_the_statistics_of_those_who_are_there() -> None:
     of_state = state.network.mixer.input.statistics
     assert of_state is not None
     torch.testing.assert_close(of_state.mean, by_hand.whole_state(flat).mean(0).float())
+
+
+@dataclass(frozen=True)
+class OneOfTwo(SingleReplica):
+    """A learner with a part of each batch; nothing is summed."""
+
+    count: int = 2
+
+    @property
+    def shares(self) -> tuple[int, ...]:
+        return (4, 3)
+
+
+@pytest.mark.parametrize("network", [PLAIN, RECURRENT], ids=["plain", "recurrent"])
+def test_losses_of_two_learners_add_up_to_that_of_one(network: NetworkSpec) -> None:
+    algorithm = make("qmix", network, burn_in_steps=BURN_IN)
+    state, samples = algorithm.init(1), sequences(np.random.default_rng(0))
+    samples = transitions_of(samples) if network is PLAIN else samples
+    given = as_fields({name: values.numpy() for name, values in samples.items()})
+    assert state.target is not None
+    whole = algorithm._prepare(state.target, {name: v[None] for name, v in given.items()})
+    loss, told = algorithm._loss(state.network, whole)
+    parts = [
+        algorithm._loss(state.network, {n: v[rows] for n, v in whole.items()}, OneOfTwo(rank))
+        for rank, rows in enumerate((slice(0, 4), slice(4, 7)))
+    ]
+    torch.testing.assert_close(parts[0][0] + parts[1][0], loss)
+    torch.testing.assert_close(parts[0][1][:1] + parts[1][1][:1], told[:1])
+    torch.testing.assert_close(torch.cat([errors[3:] for _, errors in parts]), told[3:])
 
 
 def test_who_cannot_be_trained_is_refused() -> None:
