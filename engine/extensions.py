@@ -13,7 +13,8 @@ from pathlib import Path
 from engine.algorithms.registry import register_algorithm
 from engine.envs.extras import install_command
 from engine.envs.make import register_environment
-from engine.envs.names import EXTRAS
+from engine.envs.names import EXTRAS, MARL_PACKAGES
+from engine.envs.teams.registry import register_team
 from engine.envs.torch_envs import register_torch_environment
 from engine.errors import ConfigError
 from engine.layers.trunks import register_network
@@ -32,6 +33,7 @@ __all__ = [
     "register_algorithm",
     "register_environment",
     "register_network",
+    "register_team",
     "register_torch_environment",
 ]
 
@@ -91,9 +93,9 @@ def _fix(name: str, error: BaseException) -> str:
     if top in OWN_PACKAGES:
         return f"{top!r} is TianJi's own package: give yours another name"
     missing = error.name.partition(".")[0]
-    for package, extra in EXTRAS.values():
-        if missing == package:
-            return install_command(extra, package.replace("_", "-"))
+    packages = {**dict(EXTRAS.values()), **dict.fromkeys(MARL_PACKAGES, "marl")}
+    if missing in packages:
+        return install_command(packages[missing], missing.replace("_", "-"))
     places = ", ".join(searched())
     if missing != top:
         return f"it imports {error.name!r}: install that into {sys.executable}, or put it beside"

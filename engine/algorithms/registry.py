@@ -98,13 +98,12 @@ def _check_team(name: str, entry: Entry, spaces: Spaces) -> None:
             where="algorithm.name",
             fix="use an algorithm for one agent, such as ppo, or an environment of PettingZoo",
         )
-    if fitting:
-        raise ConfigError(
-            f"{name} is for one agent; the environment has {len(spaces.team.agents)}:"
-            f" {', '.join(spaces.team.agents)}",
-            where="algorithm.name",
-            fix=f"use one of {fitting}",
-        )
+    raise ConfigError(
+        f"{name} is for one agent; the environment has {len(spaces.team.agents)}:"
+        f" {', '.join(spaces.team.agents)}",
+        where="algorithm.name",
+        fix=f"use one of {fitting}",
+    )
 
 
 def _check_methods(name: str, algorithm: object) -> None:

@@ -31,6 +31,7 @@ from engine.envs.pool.catalogue import ENVPOOL, task_of
 from engine.envs.pool.vector import PoolVectorEnv
 from engine.envs.teams.finding import find_team
 from engine.envs.teams.parallel import ParallelTeam
+from engine.envs.teams.registry import TEAMS
 from engine.envs.teams.sharing import policies_of
 from engine.envs.teams.suitability import refuse_for_teams, refuse_without_team
 from engine.envs.teams.tuples import team_copies
@@ -166,7 +167,7 @@ def _told_by_name(spec: EnvSpec) -> Iterator[None]:
         match error.__cause__:
             case gymnasium.error.UnregisteredEnv():
                 error.what, error.where = f"unknown environment {spec.id!r}", "env.id"
-                error.fix = nearest(spec.id, gymnasium.registry)
+                error.fix = nearest(spec.id, (*gymnasium.registry, *TEAMS))
             case gymnasium.error.DependencyNotInstalled() as cause:
                 error.what, error.where = f"{spec.id}: {cause}", "env.id"
                 error.fix = extra_of(str(cause))
@@ -179,7 +180,8 @@ def _told_by_name(spec: EnvSpec) -> Iterator[None]:
 
 
 def _options(spec: EnvSpec) -> dict[str, Any]:
-    """Constructor arguments; also makes the ids of Atari, MinAtar and MiniGrid known.
+    """Constructor arguments; also makes the ids of Atari, MinAtar, MiniGrid and Level-Based
+    Foraging known.
 
     Raises:
         ConfigError: The package that the id belongs to is not installed.
@@ -195,6 +197,8 @@ def _options(spec: EnvSpec) -> dict[str, Any]:
                 options = {**ATARI_OPTIONS, **options}
         case "MiniGrid" | "BabyAI":
             gymnasium.register_envs(_require("minigrid", spec))
+        case "Foraging":
+            gymnasium.register_envs(_require("lbforaging", spec))
     return options
 
 

@@ -22,10 +22,13 @@ MINATAR = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 EXTRAS = {
     "ALE": ("ale_py", "atari"),
     "BabyAI": ("minigrid", "minigrid"),
+    "Foraging": ("lbforaging", "marl"),
     "MinAtar": ("minatar", "minatar"),
     "MiniGrid": ("minigrid", "minigrid"),
 }
 """The package that ids of a family need, and the extra that installs it."""
+MARL_PACKAGES = ("pettingzoo", "mpe2", "lbforaging")
+"""Those of the extra `marl`."""
 KNOWN = (*(f"ALE/{game}-v5" for game in ATARI), *(f"MinAtar/{game}-v1" for game in MINATAR))
 """Ids that are registered on first use."""
 MANY = 3
@@ -76,6 +79,15 @@ def newer_version(env_id: str, registered: Iterable[str]) -> str:
     same = [one for one in registered if _parts(one)[:2] == wanted[:2]]
     best = max(same, key=lambda one: _parts(one)[2], default=env_id)
     return best if _parts(best)[2] > wanted[2] else ""
+
+
+def newest_versions(registered: Iterable[str]) -> list[str]:
+    """Of each name the id with the newest version, in order."""
+    ids = list(registered)
+    newest: dict[tuple[str, str], int] = {}
+    for space, name, version in map(_parts, ids):
+        newest[space, name] = max(version, newest.get((space, name), version))
+    return [one for one in ids if newest[_parts(one)[:2]] == _parts(one)[2]]
 
 
 def extra_of(words: str) -> str:

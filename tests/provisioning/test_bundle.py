@@ -93,7 +93,7 @@ def test_one_list_says_what_hosts_need_and_what_is_recorded_of_them() -> None:
     assert set(REQUIREMENTS) <= set(host_facts().versions)
 
 
-ENV_EXTRAS = ("atari", "box2d", "envpool", "minatar", "minigrid", "mujoco")
+ENV_EXTRAS = ("atari", "box2d", "envpool", "marl", "minatar", "minigrid", "mujoco")
 """What hosts of a run can need; all others are for the machine of the command."""
 
 

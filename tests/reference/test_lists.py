@@ -159,8 +159,9 @@ def test_listed_environments_can_be_made_and_only_the_newest_are() -> None:
 def test_a_missing_package_is_named_with_its_command(monkeypatch) -> None:
     monkeypatch.setattr(environments_module, "_is_here", lambda package: False)
     rows, missing = environments()
-    assert {row.family for row in rows} <= {"classic control", "toy text"}
-    assert {family.package for family in missing} >= {"ale-py", "minatar", "mujoco", "minigrid"}
+    assert {row.family for row in rows} <= {"classic control", "toy text", "matrix games"}
+    packages = {"ale-py", "minatar", "mujoco", "minigrid", "pettingzoo", "lbforaging"}
+    assert {family.package for family in missing} >= packages
     assert all("pip install" in family.install for family in missing)
 
 
@@ -173,6 +174,17 @@ def test_spaces_are_told_and_so_is_what_needs_a_wrapper() -> None:
     assert "image: Box(7 x 7 x 3, uint8), mission: MissionSpace" in row.observation
     assert "mission" in row.problem
     assert "0x" not in row.problem
+
+
+def test_environments_of_several_agents_are_listed_with_their_agents() -> None:
+    pytest.importorskip("mpe2")
+    rows = {row.id: row for row in environments()[0]}
+    assert "pettingzoo:butterfly.pistonball_v6" not in rows  # needs pymunk, which no extra installs
+    spread = look_at(rows["pettingzoo:mpe2.simple_spread_v3"])
+    assert (spread.observation, spread.action) == ("3 x Box(18, float32)", "3 x Discrete(5)")
+    speaker = look_at(rows["pettingzoo:mpe2.simple_speaker_listener_v4"])
+    assert speaker.action == "speaker_0: Discrete(3), listener_0: Discrete(5)"
+    assert look_at(rows["TwoStep-v0"]).action == "2 x Discrete(2)"
 
 
 def test_what_needs_no_torch_does_not_import_it() -> None:

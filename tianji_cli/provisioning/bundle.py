@@ -19,7 +19,10 @@ from engine.search_path import OWN_PACKAGES
 
 NOT_SHIPPED = "tianji_cli/lab"
 """The lab is not shipped: it makes hosts, and no host needs it."""
-OPTIONAL = ("ale-py", "box2d", "envpool", "minatar", "minigrid", "mujoco", "pygame-ce")
+OPTIONAL = (
+    *("ale-py", "box2d", "envpool", "lbforaging", "minatar", "minigrid", "mpe2", "mujoco"),
+    *("pettingzoo", "pygame-ce"),
+)
 """Environment packages: pinned on the hosts if they are installed here."""
 CONSTRAINTS_NAME = "constraints.txt"
 MODULES_PREFIX = "own-"

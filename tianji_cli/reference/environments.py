@@ -1,4 +1,4 @@
-"""Gymnasium ids that `env.id` can be here, by family; and families whose package is missing."""
+"""What `env.id` can be here, by family; and families whose package is missing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from engine.envs.extras import install_command
-from engine.envs.names import ATARI, EXTRAS, MINATAR, family_of, newer_version
+from engine.envs.names import ATARI, EXTRAS, MINATAR, family_of, newest_versions
 from engine.errors import ConfigError
-from engine.spec import EnvSpec
+from engine.spec import PETTINGZOO, EnvSpec
 from tianji_cli.reference.rows import ListedRow
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ _OF_GYMNASIUM: Mapping[str, _Family] = {
 _EXAMPLES = {
     "ALE": f"ALE/{ATARI[ATARI.index('Pong')]}-v5",
     "BabyAI": "BabyAI-GoToObj-v0",
+    "Foraging": "Foraging-8x8-2p-3f-v3",
     "MinAtar": f"MinAtar/{MINATAR[1]}-v1",
     "MiniGrid": "MiniGrid-DoorKey-5x5-v0",
 }
@@ -93,6 +94,15 @@ _OF_EXTRAS: Mapping[str, _Family] = {
 }
 
 
+_PETTINGZOO = _Family(
+    title="PettingZoo",
+    package=PETTINGZOO,
+    extra="marl",
+    example=f"{PETTINGZOO}:mpe2.simple_spread_v3",
+)
+_MATRIX_GAMES = _Family(title="matrix games")
+
+
 def environments() -> tuple[list[EnvironmentRow], list[MissingFamily]]:
     """What can be used here, by family, and what could be after an installation.
 
@@ -102,12 +112,16 @@ def environments() -> tuple[list[EnvironmentRow], list[MissingFamily]]:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     import gymnasium
 
-    families = [*_OF_GYMNASIUM.values(), *_OF_EXTRAS.values()]
+    families = [*_OF_GYMNASIUM.values(), _MATRIX_GAMES, *_OF_EXTRAS.values(), _PETTINGZOO]
     missing = [family for family in families if family.package and not _is_here(family.package)]
     for family in _OF_EXTRAS.values():
         if family not in missing and family.package != "minatar":
             gymnasium.register_envs(importlib.import_module(family.package))
-    rows = [*_registered(gymnasium.registry, missing), *_on_first_use(missing)]
+    rows = [
+        *_registered(gymnasium.registry, missing),
+        *_on_first_use(missing),
+        *_of_teams(missing),
+    ]
     order = {family.title: number for number, family in enumerate(families)}
     rows.sort(key=lambda row: (order.get(row.family, len(order)), row.family, row.id))
     return rows, [_missing(family) for family in missing]
@@ -121,21 +135,33 @@ def look_at(row: EnvironmentRow) -> EnvironmentRow:
     import gymnasium
 
     from engine.envs.make import make_vector_env, spaces_of
+    from engine.envs.teams.vector import TeamVectorEnv
 
     try:
         vector = make_vector_env(EnvSpec(id=row.id, num_envs=1))
     except ConfigError as error:
         problem = error.what.partition(": ")[0]  # the rest repeats the whole space
         env = gymnasium.make(row.id, disable_env_checker=True)
-        observation, action = env.observation_space, env.action_space
+        words = space_words(env.observation_space), space_words(env.action_space)
         env.close()
     else:
-        spaces, problem = spaces_of(vector), ""
-        observation, action = spaces.observation, spaces.action
+        team, problem = vector.unwrapped, ""
+        if isinstance(team, TeamVectorEnv):
+            words = _words_by_agent(team.agent_observations), _words_by_agent(team.agent_actions)
+        else:
+            spaces = spaces_of(vector)
+            words = space_words(spaces.observation), space_words(spaces.action)
         vector.close()
-    return msgspec.structs.replace(
-        row, observation=space_words(observation), action=space_words(action), problem=problem
-    )
+    observation, action = words
+    return msgspec.structs.replace(row, observation=observation, action=action, problem=problem)
+
+
+def _words_by_agent(spaces: Mapping[str, Space[object]]) -> str:
+    """Equal spaces once: `3 x Box(18, float32)`, or `speaker_0: Box(3), listener_0: Box(11)`."""
+    words = {name: space_words(space) for name, space in spaces.items()}
+    if len(set(words.values())) == 1:
+        return f"{len(words)} x {next(iter(words.values()))}"
+    return ", ".join(f"{name}: {text}" for name, text in words.items())
 
 
 def space_words(space: Space[object]) -> str:
@@ -177,9 +203,9 @@ def _registered(
     registry: Mapping[str, Registered], missing: Sequence[_Family]
 ) -> Iterator[EnvironmentRow]:
     """The newest version of each registered name, if its package is here."""
-    for env_id, spec in registry.items():
-        family = _family_of(env_id, spec)
-        if family is not None and family not in missing and not newer_version(env_id, registry):
+    for env_id in newest_versions(registry):
+        family = _family_of(env_id, registry[env_id])
+        if family is not None and family not in missing:
             yield EnvironmentRow(id=env_id, family=family.title)
 
 
@@ -194,6 +220,19 @@ def _family_of(env_id: str, spec: Registered) -> _Family | None:
     if module[0] in ("ale_py", "minatar"):
         return None  # those that a run can use are listed below
     return _OF_EXTRAS.get(name) or _Family(title=module[0])
+
+
+def _of_teams(missing: Sequence[_Family]) -> Iterator[EnvironmentRow]:
+    """Environments of several agents that Gymnasium does not register."""
+    from engine.envs.teams.modules import usable_environments
+    from engine.envs.teams.registry import TEAMS
+
+    for name in TEAMS:
+        if not name.startswith(f"{PETTINGZOO}:"):
+            yield EnvironmentRow(id=name, family=_MATRIX_GAMES.title)
+    if _PETTINGZOO not in missing:
+        for name in usable_environments():
+            yield EnvironmentRow(id=f"{PETTINGZOO}:{name}", family=_PETTINGZOO.title)
 
 
 def _on_first_use(missing: Sequence[_Family]) -> Iterator[EnvironmentRow]:

@@ -9,16 +9,16 @@ import pkgutil
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator
 from types import ModuleType
 
 from engine.envs.extras import install_command
+from engine.envs.names import MARL_PACKAGES
 from engine.errors import ConfigError
 from engine.spec import PETTINGZOO
 
 EXTRA = "marl"
-PACKAGES = (PETTINGZOO, "mpe2", "lbforaging")
-"""Those of the extra."""
 MPE = "mpe2"
 """Its environments were PettingZoo's, and are a package of their own now."""
 SUCH_AS = "such as pettingzoo:mpe2.simple_spread_v3"
@@ -60,6 +60,24 @@ def known_environments() -> Iterator[str]:
                 yield from _environments_in(f"{PETTINGZOO}.{package.name}", package.name)
 
 
+def usable_environments() -> Iterator[str]:
+    """Those of them whose packages are all here; imports them."""
+    for name in known_environments():
+        full = name if name.partition(".")[0] == MPE else f"{PETTINGZOO}.{name}"
+        if _can_be_imported(full):
+            yield name
+
+
+def _can_be_imported(module: str) -> bool:
+    with warnings.catch_warnings():  # of old interfaces, which only matter to who uses it
+        warnings.simplefilter("ignore")
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            return False
+    return True
+
+
 def _imported(full: str, name: str, env_id: str) -> ModuleType:
     try:
         return importlib.import_module(full)
@@ -78,7 +96,7 @@ def _require(package: str, env_id: str) -> None:
         raise ConfigError(
             f"{env_id} needs the package {package}",
             where="env.id",
-            fix=install_command(EXTRA, *PACKAGES),
+            fix=install_command(EXTRA, *MARL_PACKAGES),
         )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium import spaces
 
 from engine.envs.masks import flat_mask
-from engine.envs.teams.vector import Array, Bools, Floats, TeamVectorEnv, observation_of
+from engine.envs.teams.vector import Array, Bools, TeamVectorEnv, observation_of
 from engine.errors import ConfigError, RunFailedError
 from engine.spaces.action_parts import parts_of
 from engine.spaces.leaves import AnySpace, leaf_values, leaves_of, structure_of
@@ -119,7 +119,7 @@ class TeamLayout:
         self.has_mask_key = env.has_action_mask
 
 
-class Moment:
+class TeamMoment:
     """All copies after a reset or a step; whatever is not written is as if nobody were there.
 
     Args:
@@ -128,7 +128,7 @@ class Moment:
 
     Attributes:
         present: Who chooses an action now, bool [B, agents].
-        reward: Of each agent for the step before, float64 [B, agents].
+        reward: Of each agent for the step before, float32 [B, agents].
         terminated: Whose own episode has ended for good, bool [B, agents].
         team_terminated, team_truncated: How the episode of each copy has ended, bool [B].
     """
@@ -137,7 +137,7 @@ class Moment:
         self._layout, self._reads_infos = layout, reads_infos
         size = (layout.num_envs, len(layout.agents))
         self.present: Bools = np.zeros(size, np.bool_)
-        self.reward: Floats = np.zeros(size, np.float64)
+        self.reward: Array = np.zeros(size, np.float32)
         self.terminated: Bools = np.zeros(size, np.bool_)
         self.team_terminated: Bools = np.zeros(size[0], np.bool_)
         self.team_truncated: Bools = np.zeros(size[0], np.bool_)

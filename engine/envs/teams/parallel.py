@@ -8,8 +8,8 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from gymnasium import spaces
 
-from engine.envs.teams.moment import AgentIds, ByAgent, Moment, TeamLayout
-from engine.envs.teams.vector import Array, TeamStep, TeamVectorEnv
+from engine.envs.teams.moment import AgentIds, ByAgent, TeamLayout, TeamMoment
+from engine.envs.teams.vector import Array, TeamStep, TeamVectorEnv, total_of
 from engine.errors import ConfigError
 from engine.spaces.leaves import AnySpace, Structure, leaf_values, structure_of
 from engine.spaces.observations import MASK, has_mask_key, without_mask
@@ -95,7 +95,7 @@ class ParallelTeam(TeamVectorEnv):
         self._reads_infos = not self._layout.has_mask_key and any(
             MASK in info for _, infos in given for info in infos.values()
         )
-        now = Moment(self._layout, self._reads_infos)
+        now = TeamMoment(self._layout, self._reads_infos)
         for copy, (observed, infos) in enumerate(given):
             now.begin(copy, self._envs[copy].agents, observed, infos)
         return self._finish(now)[0], now.info
@@ -110,7 +110,7 @@ class ParallelTeam(TeamVectorEnv):
             _single(self.agent_actions[name], actions[name], self._ids.by_name[name])
             for name in self._ids.names
         ]
-        now = Moment(self._layout, self._reads_infos)
+        now = TeamMoment(self._layout, self._reads_infos)
         for copy, env in enumerate(self._envs):
             if self._has_ended[copy]:
                 observed, infos = env.reset()
@@ -121,13 +121,13 @@ class ParallelTeam(TeamVectorEnv):
                 now.enter(copy, env.agents, result)
         return self._finish(now)
 
-    def _finish(self, now: Moment) -> TeamStep:
+    def _finish(self, now: TeamMoment) -> TeamStep:
         if self.state_space is not None:
             for copy, env in enumerate(self._envs):
                 now.put_state(copy, env.state())
         self._present = now.present
         self._has_ended = now.team_terminated | now.team_truncated
-        total = now.reward.sum(axis=1)
+        total = total_of(now.reward)
         return now.observation, total, now.team_terminated, now.team_truncated, now.info
 
     def render(self) -> tuple[Any, ...]:

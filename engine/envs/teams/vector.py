@@ -105,9 +105,9 @@ def observation_of(
         mask: Valid choices of all agents, [B, choices], if there are masks.
     """
     of_team = {
-        REWARD: reward.astype(np.float32),
-        PRESENT: present.astype(np.int8),
-        TERMINATED: terminated.astype(np.int8),
+        REWARD: reward.astype(np.float32, copy=False),
+        PRESENT: present.astype(np.int8, copy=False),
+        TERMINATED: terminated.astype(np.int8, copy=False),
     }
     observation: dict[str, Any] = {AGENTS: dict(observed), TEAM: of_team}
     if state is not None:
@@ -115,6 +115,17 @@ def observation_of(
     if mask is not None:
         observation[MASK] = mask.astype(np.int8)
     return observation
+
+
+def total_of(reward: Array) -> Floats:
+    """The team's reward, [B]: the sum of the agents' rewards as they are observed, so that returns
+    of agents add up to those of teams.
+
+    Args:
+        reward: Of each agent, [B, agents].
+    """
+    total: Floats = reward.astype(np.float32, copy=False).sum(axis=1, dtype=np.float64)
+    return total
 
 
 class BatchedTeam(TeamVectorEnv):
@@ -208,8 +219,7 @@ class BatchedTeam(TeamVectorEnv):
             ended = np.broadcast_to(terminated[:, None], self._shape).astype(np.int8)
             present = 1 - ended
         observation = self._observation(reward, present, ended)
-        total = np.asarray(reward, np.float64).sum(axis=1)
-        return observation, total, terminated, truncated, {}
+        return observation, total_of(reward), terminated, truncated, {}
 
     def _observation(self, reward: Array, present: Array, ended: Array) -> dict[str, Any]:
         state = None if self.state_space is None else self.state()
