@@ -35,6 +35,21 @@ class OutlinedAction(msgspec.Struct, frozen=True, kw_only=True):
     num_reals: int
 
 
+class OutlinedPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy of several agents, and what each of them sees and chooses.
+
+    Attributes:
+        name: As the experiment has it.
+        agents: Who acts with it.
+        observation, action: Leaf by leaf; with the agent's number, where several share it.
+    """
+
+    name: str
+    agents: tuple[str, ...]
+    observation: tuple[OutlinedLeaf, ...]
+    action: tuple[OutlinedAction, ...]
+
+
 class OutlinedReplay(msgspec.Struct, frozen=True, kw_only=True):
     """The replay stores of a run.
 
@@ -55,10 +70,11 @@ class Outline(msgspec.Struct, frozen=True, kw_only=True):
     """What crosses the border between environment and network.
 
     Attributes:
-        observation, action: Leaf by leaf.
+        observation, action: Leaf by leaf; empty for several agents.
         action_mask: Where masks come from: `observation`, `info` or None.
         core: Name and size of a memory, such as `gru of 128`; None without one.
         replay: Its replay stores; None if samples come from a queue.
+        policies: Of several agents; empty for one.
     """
 
     observation: tuple[OutlinedLeaf, ...]
@@ -66,3 +82,4 @@ class Outline(msgspec.Struct, frozen=True, kw_only=True):
     action_mask: str | None
     core: str | None
     replay: OutlinedReplay | None = None
+    policies: tuple[OutlinedPolicy, ...] = ()

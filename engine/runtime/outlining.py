@@ -9,6 +9,7 @@ import msgspec
 import torch
 
 from engine.algorithms.base import SampleRequest, Spaces
+from engine.algorithms.teams.agents import identified_space
 from engine.blueprint import STEP_FIELDS, make_suitable
 from engine.devices.visible import CPU
 from engine.envs.make import make_vector_env, spaces_of
@@ -19,10 +20,11 @@ from engine.executors.warm_start import wanted_tensors
 from engine.extensions import import_all
 from engine.graph.cut import Cut, single_cut
 from engine.layers.encoders import encoded_leaves
-from engine.outline import Outline, OutlinedAction, OutlinedLeaf, OutlinedReplay
+from engine.outline import Outline, OutlinedAction, OutlinedLeaf, OutlinedPolicy, OutlinedReplay
 from engine.rollout import Layout
 from engine.spaces.action_parts import num_choices_of
-from engine.spaces.leaves import leaf_names, leaves_of, num_entries
+from engine.spaces.leaves import AnySpace, leaf_names, leaves_of, num_entries
+from engine.spaces.team import Team
 from engine.spec import EnvSpec, Experiment, NetworkSpec
 from engine.trace.warm_start import SavedTensor, TakenWeights, match
 
@@ -72,24 +74,51 @@ def num_trained_apart(experiment: Experiment) -> int:
 
 
 def _outline(network: NetworkSpec, spaces: Spaces, source: str | None) -> Outline:
-    leaves = leaves_of(spaces.action, "action")
-    names = leaf_names(leaves, "action") if len(leaves) > 1 else ("action",)
+    is_team = spaces.team is not None
     return Outline(
-        observation=tuple(
-            OutlinedLeaf(name=leaf.name, space=_words(leaf.space), encoder=leaf.encoder)
-            for leaf in encoded_leaves(spaces.observation, network)
-        ),
-        action=tuple(
-            OutlinedAction(
-                name=name,
-                space=_words(leaf.space),
-                choices=(choices := num_choices_of(leaf.space)),
-                num_reals=0 if choices else num_entries(leaf.space),
-            )
-            for name, leaf in zip(names, leaves, strict=True)
-        ),
+        observation=() if is_team else _observation(network, spaces.observation),
+        action=() if is_team else _action(spaces.action),
         action_mask=source,
         core=f"{network.core.name} of {network.core.size}" if network.core else None,
+        policies=() if spaces.team is None else _policies(network, spaces.team),
+    )
+
+
+def _policies(network: NetworkSpec, team: Team) -> tuple[OutlinedPolicy, ...]:
+    return tuple(
+        OutlinedPolicy(
+            name=policy.name,
+            agents=tuple(team.agents[agent] for agent in policy.agents),
+            observation=_observation(
+                network,
+                identified_space(policy.observation, len(policy.agents))
+                if len(policy.agents) > 1
+                else policy.observation,
+            ),
+            action=_action(policy.action),
+        )
+        for policy in team.policies
+    )
+
+
+def _observation(network: NetworkSpec, space: AnySpace) -> tuple[OutlinedLeaf, ...]:
+    return tuple(
+        OutlinedLeaf(name=leaf.name, space=_words(leaf.space), encoder=leaf.encoder)
+        for leaf in encoded_leaves(space, network)
+    )
+
+
+def _action(space: AnySpace) -> tuple[OutlinedAction, ...]:
+    leaves = leaves_of(space, "action")
+    names = leaf_names(leaves, "action") if len(leaves) > 1 else ("action",)
+    return tuple(
+        OutlinedAction(
+            name=name,
+            space=_words(leaf.space),
+            choices=(choices := num_choices_of(leaf.space)),
+            num_reals=0 if choices else num_entries(leaf.space),
+        )
+        for name, leaf in zip(names, leaves, strict=True)
     )
 
 

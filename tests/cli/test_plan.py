@@ -187,3 +187,16 @@ def test_a_plan_in_json_lists_the_weights(tmp_path: Path):
     assert (found["run_id"], found["version"], found["return_mean"]) == ("finished", 8, None)
     assert "policy_head.weight" in found["weights"]["taken"]
     assert "is not in that run" in found["weights"]["kept"].values()
+
+
+def test_each_policy_of_a_team_is_told_apart(tmp_path: Path):
+    experiment = tmp_path / "team.yaml"
+    experiment.write_text(
+        "version: 1\nname: team\nenv: {id: TwoStep-v0}\nalgorithm: {name: ippo}\n"
+        "agents: {leader: [agent_0], other: [agent_1]}\nstop: {env_steps: 100}\n"
+    )
+    code, tree, errors = plan(tmp_path, "-x", str(experiment))
+    assert code == 0, errors
+    assert "the agents' policy leader of agent_0" in tree
+    assert "the agents' policy other of agent_1" in tree
+    assert tree.count("action: Discrete(2): choices among 2") == 2

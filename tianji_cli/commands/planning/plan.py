@@ -12,7 +12,7 @@ from rich.tree import Tree
 
 from engine.errors import ConfigError
 from engine.host.malloc import reading_libraries
-from engine.outline import Outline, OutlinedReplay
+from engine.outline import Outline, OutlinedPolicy, OutlinedReplay
 from engine.search_path import look_in
 from engine.trace.warm_start import TakenWeights
 from engine.wording import plural
@@ -186,19 +186,29 @@ def _add_weights(tree: Tree, source: WeightsSource, taken: TakenWeights | None) 
 
 
 def _add_outline(tree: Tree, outline: Outline) -> None:
-    observation = tree.add("observation")
-    for leaf in outline.observation:
-        observation.add(Text(f"{leaf.name}: {leaf.space}; encoder {leaf.encoder}"))
-    action = tree.add("action")
-    for part in outline.action:
-        choices = f"choices among {', '.join(map(str, part.choices))}" if part.choices else ""
-        action.add(Text(f"{part.name}: {part.space}: {choices or plural(part.num_reals, 'real')}"))
+    for policy in outline.policies:
+        agents = f"of {', '.join(policy.agents)}" if policy.agents != (policy.name,) else ""
+        branch = tree.add(Text(f"the agents' policy {policy.name} {agents}".rstrip()))
+        _add_sides(branch, policy)
+    if not outline.policies:
+        _add_sides(tree, outline)
     if outline.action_mask is not None:
         tree.add(f"action mask: action_mask of the environment's {outline.action_mask}")
     if outline.core is not None:
         tree.add(f"core: {outline.core}")
     if outline.replay is not None:
         tree.add(_words_of_replay(outline.replay))
+
+
+def _add_sides(tree: Tree, sides: Outline | OutlinedPolicy) -> None:
+    """What a network observes and chooses."""
+    observation = tree.add("observation")
+    for leaf in sides.observation:
+        observation.add(Text(f"{leaf.name}: {leaf.space}; encoder {leaf.encoder}"))
+    action = tree.add("action")
+    for part in sides.action:
+        choices = f"choices among {', '.join(map(str, part.choices))}" if part.choices else ""
+        action.add(Text(f"{part.name}: {part.space}: {choices or plural(part.num_reals, 'real')}"))
 
 
 def _words_of_replay(replay: OutlinedReplay) -> str:
