@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -299,6 +300,11 @@ class LearnerExecutor:
         batch = self._fill(rollouts)
         result = self._blueprint.algorithm.update(self._state, batch)
         shares = (sum(rollout.info.num_env_steps for rollout in rollouts), env_steps_of_others)
+        if self._others is not None:  # each of these learners counts its share of the same steps
+            num_steps = max(int(batch["valid"].sum()), 1)
+            result = replace(
+                result, samples_trained=result.samples_trained * shares[0] // num_steps
+            )
         return self._updated(result, batch, start_s, shares)
 
     def _update_from_samples(self, samples: Samples) -> list[Event]:

@@ -1,0 +1,85 @@
+"""A team learns under every distribution policy: by test the table of docs/multi-agent.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from engine.blueprint import make_blueprint
+from engine.config.config_file import load_experiment
+from engine.graph.cut import Cut
+from engine.graph.dataflow import build_graph
+from engine.graph.policy import read_policy
+from engine.roles.coordinator.totals import RunInfo
+from engine.runtime.inline import InlineRun
+from engine.spec import Experiment
+from engine.trace.reader import read_table
+from engine.trace.records import Consumption, Episode, Ledger
+from engine.trace.summary import Summary
+
+CLIMBING = """
+version: 1
+name: climbing
+env: {id: Climbing-v0, num_envs: 8}
+agents: separate
+algorithm: {name: ippo, rollout_steps: 10, batch_steps: 160, minibatch_steps: 80, num_epochs: 3,
+  learning_rate: 0.005, entropy_coefficient: 0.01}
+network: {hidden_sizes: [16]}
+learner: {compile: "off"}
+checkpoint: {every_s: null}
+stop: {env_steps: 2400}
+"""
+BEST = 11.0
+"""Of the climbing game; acting evenly gets -31 / 9."""
+LAYOUTS = [
+    ("local", 1, ()),
+    ("tianji", 1, ()),
+    ("tianji", 1, ("groups=2",)),
+    ("synchronous", 1, ()),
+    ("single-learner-coarse", 1, ()),
+    ("single-learner-fine", 1, ()),
+    ("central", 1, ()),
+    ("environments", 1, ("agents=shared",)),
+    ("environments", 2, ()),
+]
+"""Policy, learners of one policy of the team each, settings."""
+
+
+def cut_of(experiment: Experiment, num_apart: int) -> Cut:
+    return build_graph(read_policy(experiment.policy), experiment, num_apart).cut
+
+
+def trained(tmp_path: Path, policy: str, num_apart: int, settings: tuple[str, ...]) -> Cut:
+    """Runs all roles in one thread; its files are in `tmp_path`."""
+    file = tmp_path / "climbing.yaml"
+    file.write_text(CLIMBING)
+    experiment, _ = load_experiment(file, [f"policy={policy}", *settings])
+    cut = cut_of(experiment, num_apart)
+    experiment = msgspec.structs.replace(experiment, staleness=cut.staleness)
+    for folder in ("trace", "checkpoints"):
+        (tmp_path / folder).mkdir()
+    info = RunInfo(run_id="run", num_hosts=1, num_actors=cut.actors, num_groups=cut.groups)
+    blueprint = make_blueprint(experiment, cut)
+    InlineRun(blueprint, info, cut.addresses, tmp_path, lambda progress: None).run()
+    return cut
+
+
+@pytest.mark.parametrize(("policy", "num_apart", "settings"), LAYOUTS)
+def test_a_team_halves_its_distance_to_the_best(
+    tmp_path: Path, policy: str, num_apart: int, settings: tuple[str, ...]
+) -> None:
+    cut = trained(tmp_path, policy, num_apart, settings)
+    assert cut.is_apart == (num_apart > 1)
+    summary = msgspec.json.decode((tmp_path / "summary.json").read_bytes(), type=Summary)
+    assert (summary.status, summary.error) == ("ok", None)
+    returns = [row.episode_return for row in read_table(tmp_path / "trace", Episode)]
+    untrained, learnt = sum(returns[:80]) / 80, sum(returns[-160:]) / 160
+    assert BEST - learnt <= (BEST - untrained) / 2
+    assert summary.env_steps_consumed == len(returns) == 2400, "each step counts once"
+    assert summary.samples_trained == 3 * 2400
+    rows = read_table(tmp_path / "trace", Ledger)
+    assert all(row.collected == row.consumed + row.dropped + row.in_flight for row in rows)
+    trained_by = {row.learner for row in read_table(tmp_path / "trace", Consumption)}
+    assert trained_by == set(range(cut.groups))
