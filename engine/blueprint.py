@@ -11,7 +11,7 @@ from torch import Tensor
 from engine.admission import most_collecting
 from engine.algorithms.base import Algorithm, EnvSlice, ReplayRequest, SampleRequest, Spaces
 from engine.algorithms.registry import make_algorithm
-from engine.algorithms.teams.parts import check_apart
+from engine.algorithms.teams.parts import NUM_VECTORS, check_apart
 from engine.batch_shares import Sharing, check_division, share_of_replay, sharing_of
 from engine.blame import blamed
 from engine.devices.visible import CPU
@@ -129,6 +129,13 @@ class Blueprint:
     def observed(self) -> tuple[str, ...]:
         """The fields of a rollout that an environment's observations and masks go to."""
         return tuple(name for name in input_names(self.layout.fields) if name != STATE)
+
+    @property
+    def model(self) -> WeightsLayout:
+        """Of what learners and their reducer exchange: the parameters; if each learner trains a
+        part, also the moments of its optimiser (`engine.algorithms.teams.parts`)."""
+        num_vectors = NUM_VECTORS if self.cut.is_apart else 1
+        return WeightsLayout(num_vectors * self.weights.num_bytes, self.weights.digest)
 
     @property
     def num_actors(self) -> int:

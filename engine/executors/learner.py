@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -14,7 +15,7 @@ import torch
 from engine.algorithms.base import Batch, LearnerState, UpdateResult
 from engine.algorithms.gradient import StepTaker
 from engine.algorithms.statistics import places_of, read_sums, write_sums
-from engine.algorithms.teams.parts import is_of
+from engine.algorithms.teams.parts import OwnPart
 from engine.blueprint import Blueprint
 from engine.clock import Clock
 from engine.compilation.compile_job import CompileJob
@@ -98,7 +99,6 @@ class HostMemory:
     """
 
     def __init__(self, blueprint: Blueprint) -> None:
-        self._num_bytes = blueprint.weights.num_bytes
         self.fill = Staging(blueprint.layout, blueprint.rollouts_per_batch).fill
         self.fill_samples = SampleStaging(blueprint.samples).fill
         self.publish = self.export
@@ -112,9 +112,14 @@ class HostMemory:
 
     def export(self, version: int, vector: torch.Tensor) -> Weights:
         """See `LearnerMemory`."""
-        buffer = allocate_framed(self._num_bytes)
-        buffer.view(np.float32)[:] = vector.numpy()
-        return Weights(version, buffer)
+        return _framed(version, vector)
+
+
+def _framed(version: int, values: torch.Tensor) -> Weights:
+    """A copy of float32 values in main memory, with room for a header."""
+    buffer = allocate_framed(values.nbytes)
+    buffer.view(np.float32)[:] = values.numpy()
+    return Weights(version, buffer)
 
 
 class LearnerExecutor:
@@ -167,7 +172,8 @@ class LearnerExecutor:
         self._offered: torch.Tensor | None = None
         self._soundness = Soundness(name)
         self._places = places_of(self._state.network)
-        self._others = _of_others(blueprint, self._state)
+        team = blueprint.spaces.team
+        self._part = None if team is None or team.own is None else OwnPart(self._state, team)
         self._group = group
         if group is not None:
             self._state.replicas = group
@@ -223,6 +229,8 @@ class LearnerExecutor:
                     progress = (own + of_others) / (PARTS * self._group.count)
                 self._state.progress = progress
                 return [*self._poll_compiler(), *self._update_from_samples(samples)]
+            case ExportModel() if self._part is not None:
+                return [ModelExported(_framed(self._version, self._part.model()))]
             case ExportModel():
                 self._offered = self._vector.clone()
                 return [ModelExported(self._export(self._version, self._vector))]
@@ -236,16 +244,14 @@ class LearnerExecutor:
     def _blend(self, merged: Weights) -> None:
         """x += merged - offered: what was learnt while the model was merged is kept.
 
-        For running statistics, the sums behind them are updated in this way. If each learner trains
-        a part of its own, the parts of the others are replaced.
+        For running statistics, the sums behind them are updated in this way.
         """
+        told = merged.buffer.view(np.float32).copy()
+        if self._part is not None:
+            self._part.take(torch.from_numpy(told))
+            return
         assert self._offered is not None
         vector = self._vector
-        told = merged.buffer.view(np.float32).copy()
-        if self._others is not None:
-            whole = torch.from_numpy(told).to(vector.device)
-            vector.copy_(torch.where(self._others, whole, vector))
-            return
         sums = [read_sums(held.cpu().numpy(), self._places) for held in (vector, self._offered)]
         vector.add_(torch.from_numpy(told).to(vector.device) - self._offered)
         if self._places:
@@ -263,7 +269,7 @@ class LearnerExecutor:
         name, error = "", self._soundness.doubt
         if self._checkpoints is not None and not error:
             try:
-                with spare():
+                with spare(), self._part.whole() if self._part else nullcontext():
                     name = save_checkpoint(
                         self._checkpoints,
                         self._state,
@@ -300,11 +306,9 @@ class LearnerExecutor:
         batch = self._fill(rollouts)
         result = self._blueprint.algorithm.update(self._state, batch)
         shares = (sum(rollout.info.num_env_steps for rollout in rollouts), env_steps_of_others)
-        if self._others is not None:  # each of these learners counts its share of the same steps
-            num_steps = max(int(batch["valid"].sum()), 1)
-            result = replace(
-                result, samples_trained=result.samples_trained * shares[0] // num_steps
-            )
+        if self._part is not None:  # each of these learners counts its share of the same steps
+            num_trained = result.samples_trained * shares[0] // max(int(batch["valid"].sum()), 1)
+            result = replace(result, samples_trained=num_trained)
         return self._updated(result, batch, start_s, shares)
 
     def _update_from_samples(self, samples: Samples) -> list[Event]:
@@ -379,12 +383,3 @@ class LearnerExecutor:
         views["key"][...] = key.numpy()
         views["error"][...] = error.cpu().numpy()
         return Priorities(buffer)
-
-
-def _of_others(blueprint: Blueprint, state: LearnerState) -> torch.Tensor | None:
-    """The parameters that other learners train, bool [P] on the network's device; None if this one
-    trains all."""
-    team = blueprint.spaces.team
-    if team is None or team.own is None:
-        return None
-    return ~is_of(state.network, team.own_policies).to(state.weights.vector.device)

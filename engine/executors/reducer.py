@@ -10,7 +10,7 @@ import numpy.typing as npt
 from torch import nn
 
 from engine.algorithms.statistics import places_of, read_sums, write_sums
-from engine.algorithms.teams.parts import is_of
+from engine.algorithms.teams.parts import whole_model
 from engine.blueprint import Blueprint
 from engine.errors import RunFailedError
 from engine.executors.checkpoint import load_checkpoint
@@ -48,7 +48,7 @@ class ReducerExecutor:
         checkpoint: Path | None = None,
         warm_start: tuple[WarmStart, Path] | None = None,
     ) -> None:
-        self._num_bytes = blueprint.weights.num_bytes
+        self._num_bytes = blueprint.model.num_bytes
         state = blueprint.algorithm.init(blueprint.experiment.seed)
         if checkpoint is not None:
             load_checkpoint(checkpoint, state)
@@ -61,9 +61,12 @@ class ReducerExecutor:
         if blueprint.cut.merge == "assemble":
             team = blueprint.spaces.team
             assert team is not None, "only a team has several policies"
-            parts = [is_of(state.network, (policy,)).numpy() for policy in team.policies]
-            self._rule = WholeModel(initial, parts)
-            self._learns, self._places = np.ones_like(self._learns), ()  # all of a part is its own
+            whole, parts = whole_model(state, team)
+            self._rule = WholeModel(whole.numpy(), [part.numpy() for part in parts])
+            self._learns, self._places = (
+                np.ones(len(whole), np.bool_),
+                (),
+            )  # all of a part is its own
         elif blueprint.cut.merge == "accumulate":
             self._rule = Accumulation(np.where(self._learns, initial, _NOTHING))
         else:

@@ -68,7 +68,7 @@ def run_worker(
     orphan_watch = OrphanWatch()
     clock = LoopClock(common.clock_offset_ns)
     own = blueprint.of_group(_group_of(spec.roles, blueprint))
-    codec = Codec(own.layout, own.weights, own.samples, own.priorities, arena)
+    codec = Codec(own.layout, own.weights, own.samples, own.priorities, arena, model=own.model)
     stopwatch = Stopwatch() if blueprint.experiment.profile else None
     sections = stopwatch or OFF
     wiring = common.wiring_of(spec, inherited.keys, inherited.listeners.get(spec.bind))

@@ -49,6 +49,7 @@ class Codec:
         weights: Layout of the parameters.
         samples, priorities: Layouts of what travels between a replay buffer and a learner.
         arena: Memory shared with other processes of this host, if there is any.
+        model: Of what learners and their reducer exchange; the parameters by default.
     """
 
     def __init__(
@@ -58,10 +59,13 @@ class Codec:
         samples: Layout = NOTHING,
         priorities: Layout = NOTHING,
         arena: Arena | None = None,
+        *,
+        model: WeightsLayout | None = None,
     ) -> None:
         self.arena = arena
         self._rollout = rollout
         self._weights = weights
+        self._model = model or weights
         self._samples = samples
         self._priorities = priorities
         self._encoder = msgspec.msgpack.Encoder()
@@ -75,7 +79,8 @@ class Codec:
     @property
     def max_frame_bytes(self) -> int:
         """No frame of this run is larger; sockets refuse larger ones before allocating."""
-        largest = max(self._rollout.num_bytes, self._weights.num_bytes, self._samples.num_bytes)
+        layouts = (self._rollout, self._weights, self._model, self._samples)
+        largest = max(layout.num_bytes for layout in layouts)
         return max(largest + HEADER_BYTES, MAX_MESSAGE_BYTES)
 
     @property
@@ -188,7 +193,7 @@ class Codec:
     def _parameters_head(
         self, kind: int, to: str, version: int, group: int, answered: int = 0
     ) -> bytes:
-        layout = self._weights
+        layout = self._parameters_layout(kind)
         return header.pack_parameters(
             kind, to, version, group, answered, layout.digest, layout.num_bytes
         )
@@ -202,8 +207,12 @@ class Codec:
             raise WireError("weights in shared memory, where none is shared")
         return WeightsArrived(Weights(*self.arena.shared_weights.read(learner, version)))
 
+    def _parameters_layout(self, kind: int) -> WeightsLayout:
+        is_exchanged = kind in (header.KIND_MODEL, header.KIND_MERGED)
+        return self._model if is_exchanged else self._weights
+
     def _parameters_of(self, frame: Buffer, kind: int) -> AnyMessage:
-        layout = self._weights
+        layout = self._parameters_layout(kind)
         version, group, answered = header.unpack_parameters(
             frame, kind, layout.digest, layout.num_bytes
         )

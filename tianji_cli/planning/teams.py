@@ -38,9 +38,12 @@ def num_apart(experiment: Experiment, directories: Sequence[str] = ()) -> int:
         with restored_process(), redirect_stdout(sys.stderr):
             return num_trained_apart(experiment)
     except ConfigError as error:
-        if error.where.startswith("env.") and experiment.groups > 1:
+        if not error.where.startswith("env."):
+            raise
+        if experiment.groups > 1:
             return experiment.groups  # only the hosts need its packages
-        raise
+        fix = f"{error.fix}; or tell how many policies there are: groups=N"
+        raise ConfigError(error.what, where=error.where, fix=fix) from error
 
 
 def may_be_apart(experiment: Experiment) -> bool:
