@@ -259,6 +259,19 @@ def test_a_point_before_the_first_episode_has_no_return(tmp_path: Path):
     assert progress.returns == {3: 4.0}
 
 
+def test_the_returns_are_of_whom_the_experiment_judges(tmp_path: Path):
+    progress = ReturnProgress(tmp_path, window=2, budget_s=10.0, return_of="b")
+    (tmp_path / "trace").mkdir()
+    with (tmp_path / "trace" / "episodes.jsonl").open("w") as file:
+        file.write(
+            '{"table":"episodes","t_s":0.5,"actor":0,"episode_return":5.0,"length_env_steps":1,'
+            '"version":0,"agent_returns":{"a":3.0,"b":2.0}}\n'
+        )
+    write_ledger(tmp_path / "trace", 1.1)
+    assert progress.look()
+    assert progress.returns == {1: 2.0}
+
+
 def write_episodes(trace: Path, rows: list[tuple[float, float]]) -> None:
     with (trace / "episodes.jsonl").open("a") as file:
         for t_s, value in rows:

@@ -207,3 +207,24 @@ def by_table(found: list[Sample]) -> dict[str, list[Sample]]:
         tables[sample.table].append(sample)
     assert all([s.row for s in rows] == sorted(s.row for s in rows) for rows in tables.values())
     return dict(tables)
+
+
+def test_returns_within_a_team_have_names_of_their_own():
+    row = Episode(
+        t_s=2.0,
+        actor=1,
+        episode_return=1.0,
+        length_env_steps=20,
+        version=3,
+        agent_returns={"hunter_0": 2.0, "prey": -1.0},
+        policy_returns={"hunters": 2.0, "prey": -1.0},
+    )
+    (sample,) = samples(row)
+    assert sample.values == {
+        "charts/episodic_return": 1.0,
+        "charts/episodic_length": 20.0,
+        "charts/agent_return/hunter_0": 2.0,
+        "charts/agent_return/prey": -1.0,
+        "charts/policy_return/hunters": 2.0,
+        "charts/policy_return/prey": -1.0,
+    }

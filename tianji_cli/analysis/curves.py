@@ -17,6 +17,7 @@ from tianji_cli.analysis.profile import RoleProfile, profile_of
 from tianji_cli.analysis.run import RunData
 from tianji_cli.analysis.staleness import lag_histogram, lag_over_time
 from tianji_cli.analysis.tables import to_frame
+from tianji_cli.analysis.teams import curves_by_name
 from tianji_cli.analysis.throughput import rates_over_time
 
 MAX_RATIO_POINTS = 400
@@ -73,6 +74,7 @@ class RunCurves:
         end_s: End of the run, in seconds since training started.
         joints: Where it resumed another run: seconds, env steps collected by then.
         metrics: By name, from `metrics_over_time`; also of the runs before it.
+        within_team: By agent or policy of a team, as `episodes`; see `curves_by_name`.
         group: Title of the runs with the same settings, of a comparison in which there are such;
             empty in others.
     """
@@ -92,6 +94,7 @@ class RunCurves:
     end_s: float
     joints: tuple[tuple[float, int], ...] = ()
     metrics: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    within_team: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     group: str = ""
 
     @property
@@ -135,6 +138,12 @@ def curves_of(
         profile=profile_of(run.profile),
         end_s=run.end_s,
         joints=tuple((one.until.elapsed_s, one.until.env_steps_collected) for one in before),
+        within_team={
+            key: _drawable([curve])
+            for key, curve in curves_by_name(
+                [*(one.episodes for one in before), run.episodes], window
+            ).items()
+        },
         metrics=metrics_over_time(to_frame(trained, Consumption), run.end_s),
     )
 

@@ -13,7 +13,8 @@ from tianji_cli.analysis.profile import RoleProfile
 from tianji_cli.analysis.settings import Differences, differing_settings
 
 if TYPE_CHECKING:
-    from tianji_cli.analysis.curves import RunCurves
+    import pandas as pd
+
     from tianji_cli.analysis.verify import ExaminedRun
 
 REPORT_SCHEMA_VERSION = 1
@@ -62,6 +63,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     profile: list[RoleProfile] = []
     resumes: list[ResumedRun] = []
     curve: ReturnCurve | None = None
+    curves_within_team: dict[str, ReturnCurve] = {}
+    """The same of each policy and each agent of a team, by name."""
 
 
 class ReportDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +112,10 @@ def document_of(
                     )
                     for one in examined.before
                 ],
-                curve=_curve_of(examined.curves),
+                curve=_curve_of(examined.curves.episodes),
+                curves_within_team={
+                    name: _curve_of(curve) for name, curve in examined.curves.within_team.items()
+                },
             )
             for examined in runs
         ],
@@ -119,8 +125,8 @@ def document_of(
     )
 
 
-def _curve_of(curves: RunCurves) -> ReturnCurve:
-    full = curves.episodes[curves.episodes["is_full"].astype(bool)]
+def _curve_of(curve: pd.DataFrame) -> ReturnCurve:
+    full = curve[curve["is_full"].astype(bool)]
     step = -(-len(full) // MAX_CURVE_POINTS) or 1
     kept = full.iloc[(len(full) - 1) % step :: step] if len(full) else full  # the last is there
     return ReturnCurve(

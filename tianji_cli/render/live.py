@@ -25,6 +25,7 @@ from rich.text import Text
 from engine.progress import Progress, RoleState
 from tianji_cli import units
 from tianji_cli.output import Output
+from tianji_cli.render.run.rows import shown_within_team
 
 _CLEAR = "\x1b[H\x1b[J"
 """To the first line, and everything from there erased. Some terminals keep what another code for
@@ -150,7 +151,9 @@ def panel(title: str, progress: Progress, on_interrupt: str = "stops") -> Render
         figures.add_column(justify="right", min_width=10)
     figures.add_row(*(Text(label, style="dim") for label in _LABELS))
     figures.add_row(*_cells(progress))
-    body = Group(_rules(progress), Text(), figures, Text(), _roles(progress))
+    within_team = shown_within_team(progress.agent_returns, progress.policy_returns)
+    named = [Text(f"{what}: {returns}", overflow="fold") for what, returns in within_team]
+    body = Group(_rules(progress), *named, Text(), figures, Text(), _roles(progress))
     subtitle = f"{progress.phase} · {progress.t_s:.0f} s · Ctrl-C {on_interrupt}"
     return Panel(body, title=title, subtitle=subtitle, title_align="left", subtitle_align="right")
 
@@ -180,7 +183,9 @@ def _rules(progress: Progress) -> RenderableType:
     of_threshold = f" of {units.short(threshold)}" if threshold is not None else ""
     episodes = f", {units.plural(progress.episodes, 'episode')}" if progress.episodes else ""
     mean = _mean_return(progress)
-    rows.add_row("return", _bar(progress.return_mean, threshold), f"{mean}{of_threshold}{episodes}")
+    whose = f" of {progress.return_of}" if progress.return_of else ""
+    text = f"{mean}{of_threshold}{episodes}"
+    rows.add_row(f"return{whose}", _bar(progress.return_mean, threshold), text)
     if progress.seconds_limit is not None:
         seconds = f"{progress.t_s:,.0f} of {progress.seconds_limit:,.0f}"
         rows.add_row("seconds", _bar(progress.t_s, progress.seconds_limit), seconds)

@@ -163,6 +163,7 @@ class _Makers:
             "eval/return_min": row.return_min,
             "eval/return_max": row.return_max,
             "eval/episodic_length": row.length_mean_env_steps,
+            **_within_team("eval", row),
         }
         return self._of("evaluator", row.evaluator, values)
 
@@ -227,7 +228,17 @@ def _episode(row: Episode) -> Values:
     return {
         "charts/episodic_return": row.episode_return,
         "charts/episodic_length": float(row.length_env_steps),
+        **_within_team("charts", row),
     }
+
+
+def _within_team(section: str, row: Episode | Evaluation) -> Values:
+    """The returns of a team's agents and policies; nothing where there is one agent."""
+    if not row.agent_returns:
+        return {}
+    agents = {f"{section}/agent_return/{name}": v for name, v in row.agent_returns.items()}
+    policies = row.policy_returns or {}
+    return agents | {f"{section}/policy_return/{name}": v for name, v in policies.items()}
 
 
 def _finite(values: Values) -> Values:

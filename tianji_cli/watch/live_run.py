@@ -119,6 +119,7 @@ class LiveRun:
             seed=shown(manifest.text("experiment", "seed")),
             figures=_final(tally.figures(now_s), self._summary if is_over else None),
             returns=tally.returns(),
+            within_team=tally.within_team.views(),
             rates=tally.rates(now_s),
             lags=tally.lags(),
             flow=tally.flow(now_s, is_over=is_over),

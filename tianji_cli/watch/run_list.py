@@ -11,6 +11,8 @@ import msgspec
 
 from engine.errors import ConfigError
 from engine.trace.records import Episode, Production
+from engine.trace.team_returns import return_of
+from tianji_cli.analysis.run import read_manifest
 from tianji_cli.analysis.runs import RunRow
 from tianji_cli.bench.kinds import KINDS
 from tianji_cli.bench.listing import row_of_work
@@ -155,7 +157,8 @@ class RunList:
             return listed
         self._num_live += 1
         episodes = last_rows(paths.root, Episode)[-DEFAULT_WINDOW:]
-        returns = [episode.episode_return for episode in episodes]
+        name = _judged_in(paths) if episodes and episodes[-1].agent_returns else None
+        returns = [return_of(episode, name) for episode in episodes]
         rate, end_s = RecentRate(), 0.0
         for rollout in last_rows(paths.root, Production):
             rate.add(rollout.t_s, rollout.env_steps)
@@ -165,6 +168,14 @@ class RunList:
             return_mean=sum(returns) / len(returns) if returns else None,
             per_s=rate.per_s(end_s),
         )
+
+
+def _judged_in(paths: RunPaths) -> str | None:
+    """The agent or policy of a team whose return a run judges."""
+    try:
+        return read_manifest(paths.manifest).return_of
+    except ConfigError:
+        return None
 
 
 def _listed(row: RunRow, liveness: Liveness, age_s: float | None) -> ListedRun:

@@ -18,12 +18,20 @@ from engine.trace.records import (
     Staleness,
     WeightsPublished,
 )
+from engine.trace.team_returns import return_of
 from tianji_cli.analysis.run import ManifestView
 from tianji_cli.watch.flow import Flow, FlowPlan
 from tianji_cli.watch.roles import RoleStates, State, processes_of, shown
 from tianji_cli.watch.tallies import LagCounts, RecentRate, ReturnBins, SumBins
 from tianji_cli.watch.usage import RunUsage
-from tianji_cli.watch.views import EventView, LagView, LiveFigures, RateView, ReturnView
+from tianji_cli.watch.views import (
+    EventView,
+    LagView,
+    LiveFigures,
+    RateView,
+    ReturnView,
+)
+from tianji_cli.watch.within_team import WithinTeam
 
 COLLECTED, CONSUMED, TRAINED = range(3)
 MAX_EVENTS = 200
@@ -58,6 +66,8 @@ class RunTally:
         self._rate_bins = SumBins(len(self._rates))
         self._by_role: dict[tuple[str, str], RecentRate] = {}
         self._returns = ReturnBins(manifest.return_window)
+        self._return_of = manifest.return_of
+        self.within_team = WithinTeam(manifest.return_window)
         self._evaluations: deque[Evaluation] = deque(maxlen=MAX_EVALUATIONS)
         self._lags = LagCounts()
         self._recent_lags: deque[Staleness] = deque(maxlen=RECENT_BATCHES)
@@ -76,7 +86,7 @@ class RunTally:
         self.last_s = max(self.last_s, record.t_s)
         match record:
             case Episode():
-                self._returns.add(record.t_s, record.episode_return, record.env_steps_collected)
+                self._add_episode(record)
             case Production():
                 self._count(COLLECTED, record.t_s, record.env_steps)
                 self._count_for(f"actor-{record.actor}", "rollout", record.t_s, record.env_steps)
@@ -103,6 +113,11 @@ class RunTally:
                 self._add_event(record)
             case Evaluation():
                 self._evaluations.append(record)
+
+    def _add_episode(self, row: Episode) -> None:
+        value = return_of(row, self._return_of)
+        self._returns.add(row.t_s, value, row.env_steps_collected)
+        self.within_team.add(row)
 
     def _add_consumption(self, row: Consumption) -> None:
         if row.env_steps:  # none from a replay store: its own rows say what it took in
@@ -165,10 +180,11 @@ class RunTally:
             updates=self._updates,
             episodes=self._num_episodes_before + self._returns.num_episodes,
             return_mean=self._returns.mean,
-            evaluation_return=self._evaluations[-1].return_mean if self._evaluations else None,
+            evaluation_return=self._evaluated[-1] if self._evaluations else None,
             replay_ratio=samples / collected if self.has_replay and collected else None,
             restarts=self._restarts,
             threshold=stop.threshold,
+            return_of=shown(self._return_of or ""),
             env_steps_limit=stop.number("experiment", "stop", "env_steps"),
             seconds_limit=stop.number("experiment", "stop", "seconds"),
         )
@@ -183,8 +199,13 @@ class RunTally:
             low=[bin_.low for bin_ in bins],
             high=[bin_.high for bin_ in bins],
             evaluation_t_s=[row.t_s for row in self._evaluations],
-            evaluation_mean=[row.return_mean for row in self._evaluations],
+            evaluation_mean=self._evaluated,
         )
+
+    @property
+    def _evaluated(self) -> list[float]:
+        """The mean return of each evaluation."""
+        return [return_of(row, self._return_of) for row in self._evaluations]
 
     def rates(self, now_s: float) -> RateView:
         """Production and consumption over time."""

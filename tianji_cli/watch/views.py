@@ -41,6 +41,7 @@ class LiveFigures(msgspec.Struct, frozen=True, kw_only=True):
     replay_ratio: float | None
     restarts: int
     threshold: float | None
+    return_of: str
     env_steps_limit: float | None
     seconds_limit: float | None
 
@@ -55,6 +56,15 @@ class ReturnView(msgspec.Struct, frozen=True, kw_only=True):
     high: list[float]
     evaluation_t_s: list[float]
     evaluation_mean: list[float]
+
+
+class NamedReturns(msgspec.Struct, frozen=True, kw_only=True):
+    """The learning curve of an agent or a policy of a team, a point for each time bin."""
+
+    name: str
+    kind: Literal["agent", "policy"]
+    t_s: list[float]
+    mean: list[float]
 
 
 class RateView(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +131,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
         command: What to type to learn or do more; empty if nothing.
         age_s: Of the newest trace file; null without one.
         is_behind: Rows that are here have not been read yet.
+        within_team: Of the first policies and agents; empty if there is one agent.
         problems: About files that are damaged.
         num_events: Of all, of which `events` are the newest.
     """
@@ -140,6 +151,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     seed: str
     figures: LiveFigures
     returns: ReturnView
+    within_team: list[NamedReturns]
     rates: RateView
     lags: LagView
     flow: Flow

@@ -6,6 +6,7 @@ from collections import deque
 from pathlib import Path
 
 from engine.trace.records import Episode, Ledger
+from engine.trace.team_returns import return_of
 from tianji_cli.bench.search.board import NUM_POINTS
 from tianji_cli.storage.follow import TableFollower
 
@@ -17,12 +18,16 @@ class ReturnProgress:
         run: The run's directory, which need not exist yet.
         window: Episodes in the mean; until there are so many, those there are.
         budget_s: Seconds of training.
+        return_of: The agent or policy of a team whose return counts; None: the whole environment.
 
     Attributes:
         returns: By point, from 1 to NUM_POINTS; one before the first episode is left out.
     """
 
-    def __init__(self, run: Path, window: int, budget_s: float) -> None:
+    def __init__(
+        self, run: Path, window: int, budget_s: float, return_of: str | None = None
+    ) -> None:
+        self._return_of = return_of
         self._episodes = TableFollower(run, Episode)
         self._clock = TableFollower(run, Ledger)
         self._window: deque[float] = deque(maxlen=window)
@@ -40,7 +45,7 @@ class ReturnProgress:
             is_behind = found.is_behind
             for episode in found.rows:
                 self.passed(episode.t_s)
-                self._window.append(episode.episode_return)
+                self._window.append(return_of(episode, self._return_of))
         if clock.rows:
             self.passed(clock.rows[-1].t_s)
         return len(self.returns) > before

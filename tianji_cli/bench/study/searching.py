@@ -103,8 +103,12 @@ class Searcher:
     def pruning(self, cell: StudyCell, params: Params) -> Pruning:
         """For a run that is about to be made."""
         board, trial, study = self._boards[cell.task], self._trial(cell), self._work.manifest.suite
+        stop = self._stop(cell, params)
         progress = ReturnProgress(
-            self._work.files.cell(cell), self._window(cell, params), study.budget_of(cell.task)
+            self._work.files.cell(cell),
+            stop.return_window,
+            study.budget_of(cell.task),
+            stop.return_of,
         )
 
         def ask(returns: dict[int, float]) -> bool:
@@ -137,8 +141,8 @@ class Searcher:
                 fix=f"the logs in {self._work.files.runs} say why; --resume tries the others",
             )
 
-    def _window(self, cell: StudyCell, params: Params) -> int:
-        """Episodes in the mean return of a run."""
+    def _stop(self, cell: StudyCell, params: Params) -> StopSpec:
+        """Which mean return of a run counts."""
         files, study = self._work.files, self._work.manifest.suite
         make_inside(files.root, files.runs)
         write_experiment(files, self._work.manifest, cell.task)
@@ -146,8 +150,8 @@ class Searcher:
         try:
             experiment, _ = load_experiment(files.experiment(cell.task), words)
         except ConfigError:  # the run will say so
-            return StopSpec().return_window
-        return experiment.stop.return_window
+            return StopSpec()
+        return experiment.stop
 
     def _trial(self, cell: StudyCell) -> int:
         return self._work.manifest.suite.trial_of(cell.variant)

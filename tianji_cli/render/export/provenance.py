@@ -103,12 +103,14 @@ def _known(trained: Trained) -> tuple[float, str] | None:
     known, experiment = trained.info.known_return, trained.run.experiment
     if known is None:
         return None
+    name = experiment.stop.return_of
+    whose = f", returns of {name}" if name else ""
     if known.judge == "evaluation" and experiment.evaluation is not None:
         return known.mean, (
             f"mean of {plural(experiment.evaluation.episodes, 'separate episode')} with the best"
-            f" known actions, of weights version {known.version}"
+            f" known actions, of weights version {known.version}{whose}"
         )
     return known.mean, (
         f"mean of the last {plural(experiment.stop.return_window, 'episode')} of training by then,"
-        " exploration included"
+        f" exploration included{whose}"
     )

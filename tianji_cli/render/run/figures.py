@@ -31,6 +31,7 @@ from tianji_cli.render.run.figures_age import (
 )
 from tianji_cli.render.run.figures_axes import (
     BOUND,
+    ENV_STEPS,
     MAX_BAR_RUNS,
     TIME,
     draw_bars,
@@ -47,6 +48,7 @@ from tianji_cli.render.run.figures_metrics import (
 from tianji_cli.render.run.figures_profile import draw_profile, has_profile, profile_title
 from tianji_cli.render.run.figures_seeds import draw_lines, grouped
 from tianji_cli.render.run.figures_spec import FigureSpec, PanelsSpec, make_figure
+from tianji_cli.render.run.figures_team import any_team, draw_named_return, team_names, team_title
 
 MAX_VECTOR_DOTS = 1500
 """More episodes than this become an image inside the SVG, or the page would weigh megabytes."""
@@ -94,6 +96,13 @@ def _draw_return(axes: Axes, runs: Runs, x: str) -> bool:
     return bool(drawn)
 
 
+def _return_label(runs: Runs) -> str:
+    """Of whom, if all runs judge the same agent or policy of a team."""
+    names = {run.summary.return_of for run in runs}
+    name = names.pop() if len(names) == 1 else None
+    return "return per episode" if name is None else f"return of {short_label(name)} per episode"
+
+
 def _full_windows(run: RunCurves) -> pd.DataFrame | None:
     """The mean returns of full windows; of a run that has none, those of fewer episodes."""
     curve = run.episodes
@@ -136,7 +145,7 @@ def _draw_threshold(axes: Axes, runs: Runs) -> None:
 
 def _draw_return_over_time(axes: Axes, runs: Runs) -> bool:
     has_data = _draw_return(axes, runs, "t_s")
-    number_axes(axes, x=TIME, y="return per episode")
+    number_axes(axes, x=TIME, y=_return_label(runs))
     if len(runs) == 1 and (reached_s := runs[0].summary.time_to_threshold_s) is not None:
         axes.axvline(reached_s, color=INK, linewidth=0.9, linestyle=":")
     return has_data
@@ -144,7 +153,7 @@ def _draw_return_over_time(axes: Axes, runs: Runs) -> bool:
 
 def _draw_return_over_steps(axes: Axes, runs: Runs) -> bool:
     has_data = _draw_return(axes, runs, "env_steps")
-    number_axes(axes, x="env steps collected", y="return per episode")
+    number_axes(axes, x=ENV_STEPS, y=_return_label(runs))
     if len(runs) == 1 and (steps := runs[0].summary.steps_to_threshold) is not None:
         axes.axvline(steps, color=INK, linewidth=0.9, linestyle=":")
     return has_data
@@ -222,6 +231,9 @@ def _draw_histogram(axes: Axes, runs: Runs) -> bool:
 FIGURES: tuple[FigureSpec | PanelsSpec, ...] = (
     FigureSpec("return_over_time", titles.return_over_time, _draw_return_over_time),
     FigureSpec("return_over_env_steps", titles.return_over_steps, _draw_return_over_steps),
+    PanelsSpec(
+        "returns_within_team", team_title, team_names, draw_named_return, any_team, ENV_STEPS
+    ),
     FigureSpec("rates", titles.rates, _draw_rates),
     FigureSpec("lag_over_time", titles.lag, _draw_lag),
     FigureSpec("lag_histogram", titles.lag_histogram, _draw_histogram),

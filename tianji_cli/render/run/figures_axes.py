@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 TIME = "time since training started (s)"
+ENV_STEPS = "env steps collected"
 BOUND = (0, (6, 3))
 """Long dashes, unlike those of any run."""
 

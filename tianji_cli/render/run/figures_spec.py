@@ -53,6 +53,7 @@ class PanelsSpec:
         name, title, suits: As of `FigureSpec`.
         panels: Names of the plots, at least one.
         draw: Draws the plot of this name.
+        x: Label of the common axis.
     """
 
     name: str
@@ -60,6 +61,7 @@ class PanelsSpec:
     panels: Callable[[Runs], Sequence[str]]
     draw: Callable[[Axes, Runs, str], None]
     suits: Callable[[Runs], bool] = bool
+    x: str = TIME
 
     def compose(self, runs: Runs) -> Figure:
         """Draws all plots; the lowest of each column have the label of the x axis."""
@@ -75,7 +77,7 @@ class PanelsSpec:
             else:
                 axes.set_axis_off()
             is_lowest = number + num_columns >= len(names)
-            axes.set_xlabel(TIME if is_lowest else "")
+            axes.set_xlabel(self.x if is_lowest else "")
         figure.suptitle(self.title(runs), x=0.01, ha="left", fontsize=10.5, fontweight="bold")
         return figure
 

@@ -56,7 +56,8 @@ def tiles(examined: ExaminedRun) -> list[tuple[str, str, str]]:
 
 
 def _return_tile(summary: Summary) -> tuple[str, str, str]:
-    note, remark = "of the last episodes", remark_of_end(summary.return_mean, summary)
+    whose = f"of {summary.return_of}, " if summary.return_of else "of "
+    note, remark = f"{whose}the last episodes", remark_of_end(summary.return_mean, summary)
     text = mean_at_end(summary.return_mean, summary)
     return "Mean return", text, f"{note}, {remark or 'at the end'}"
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.trace.summary import UNKNOWN, Summary
 from tianji_cli import units
+
+MAX_NAMED = 6
+"""More agents than that are shown as a range."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ def verdict(summary: Summary) -> str:
 
 def judged_return(summary: Summary) -> str:
     """What is compared with the threshold, as the start of a sentence."""
-    return "Evaluated return" if summary.judge == "evaluation" else "Mean return"
+    whose = f" of {summary.return_of}" if summary.return_of else ""
+    return f"{'Evaluated' if summary.judge == 'evaluation' else 'Mean'} return{whose}"
 
 
 def summary_rows(summary: Summary) -> list[Row]:
@@ -120,6 +124,45 @@ _JUDGES = {
 }
 
 
+def returns_text(returns: Mapping[str, float], what: str) -> str:
+    """Mean returns by name; of many, the range.
+
+    >>> returns_text({"hunter_0": 3.0, "prey": -1.5}, "agents")
+    'hunter_0 3, prey -1.5'
+    >>> returns_text({f"agent_{i}": float(i) for i in range(20)}, "agents")
+    '20 agents, from 0 (agent_0) to 19 (agent_19)'
+    """
+    if len(returns) <= MAX_NAMED:
+        named = (f"{name} {units.mean_return(value)}" for name, value in returns.items())
+        return ", ".join(named) or units.NONE
+    low, high = (end(returns, key=returns.__getitem__) for end in (min, max))
+    least, most = units.mean_return(returns[low]), units.mean_return(returns[high])
+    return f"{len(returns)} {what}, from {least} ({low}) to {most} ({high})"
+
+
+def shown_within_team(
+    agents: Mapping[str, float], policies: Mapping[str, float]
+) -> list[tuple[str, str]]:
+    """The mean returns of policies and agents in words, each with what it is about; policies only
+    if there are several, and not one for each agent."""
+    has_groups = len(policies) > 1 and policies != agents
+    named = (("policies", policies if has_groups else {}), ("agents", agents))
+    return [(what, returns_text(returns, what)) for what, returns in named if returns]
+
+
+def _within_team(summary: Summary) -> list[Row]:
+    """Of a team: what the mean return does not say."""
+    within = dict(shown_within_team(summary.agent_returns, summary.policy_returns))
+    team, note = summary.team_return if summary.return_of else None, "means of the last episodes"
+    return [
+        Row("Team", units.mean_return(team), "sum over all agents", is_optional=True),
+        *(
+            Row(what.capitalize(), within.get(what, units.NONE), note, is_optional=True)
+            for what in ("policies", "agents")
+        ),
+    ]
+
+
 def _outcome(summary: Summary) -> list[Row]:
     mean, evaluation = summary.return_mean, summary.evaluation_return
     return [
@@ -130,7 +173,9 @@ def _outcome(summary: Summary) -> list[Row]:
         Row(
             "Mean return",
             mean_at_end(mean, summary),
-            "of the last episodes",
+            f"of {summary.return_of}, last episodes"
+            if summary.return_of
+            else "of the last episodes",
             remark=remark_of_end(mean, summary),
         ),
         Row(
@@ -140,6 +185,7 @@ def _outcome(summary: Summary) -> list[Row]:
             is_optional=True,
             remark=remark_of_end(evaluation, summary, "evaluation"),
         ),
+        *_within_team(summary),
         Row("Episodes", units.count(summary.episodes), "finished while training"),
         Row("Wall time", units.seconds(summary.wall_s), "from the start of training"),
     ]
@@ -161,6 +207,12 @@ def _throughput(summary: Summary) -> list[Row]:
 def _ledger(summary: Summary) -> list[Row]:
     return [
         Row("Env steps collected", units.count(summary.env_steps_collected)),
+        Row(
+            "Agent steps collected",
+            units.count(summary.agent_steps_collected),
+            "agents there, over env steps",
+            is_optional=True,
+        ),
         Row("Env steps consumed", units.count(summary.env_steps_consumed)),
         Row("Env steps dropped", units.count(summary.env_steps_dropped), "too old, or lost"),
         Row("Env steps in flight", units.count(summary.env_steps_in_flight), "at the end"),

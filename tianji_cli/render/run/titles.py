@@ -50,7 +50,8 @@ def _end_of_return(run: RunCurves) -> str:
         return "Return: no episode has finished"
     if summary.return_mean is None:
         return "Return: no episode has finished since the run was resumed"
-    text = f"Mean return ends at {mean_at_end(summary.return_mean, summary)}"
+    whose = f" of {summary.return_of}" if summary.return_of else ""
+    text = f"Mean return{whose} ends at {mean_at_end(summary.return_mean, summary)}"
     if remark := remark_of_end(summary.return_mean, summary):
         return f"{text} ({remark})"
     if summary.threshold is not None:

@@ -9,7 +9,7 @@ import { short } from "./format.js";
 const HEIGHT = 220;
 const MARGIN = { left: 52, right: 12, top: 10, bottom: 30 };
 const MAX_TABLE_ROWS = 60;
-const CLASSES = ["first", "second", "third"];
+const CLASSES = ["first", "second", "third", "fourth", "fifth", "sixth"];
 
 /** Round numbers that cover a range, about `wanted` of them. */
 export function ticksOf(low, high, wanted) {

@@ -57,6 +57,8 @@ export class RunPage {
     const overTime = { xName: "time", formatX: shortSeconds };
     this.returns = new LineChart(byId("returns"),
       { title: "Return of training episodes", formatY: meanReturn, ...overTime });
+    this.withinTeam = new LineChart(byId("within-team"),
+      { title: "Mean return within the team", formatY: meanReturn, ...overTime });
     this.rates = new LineChart(byId("rates"),
       { title: "Production and consumption", ...overTime });
     this.lags = new BarChart(byId("lags"),
@@ -133,7 +135,8 @@ export class RunPage {
     tiles.show("env steps", "Env steps consumed", short(figures.env_steps_consumed),
       ofLimit(figures.env_steps_limit, short),
       shareOf(figures.env_steps_consumed, figures.env_steps_limit));
-    tiles.show("return", "Mean return", meanReturn(figures.return_mean),
+    tiles.show("return", figures.return_of ? `Mean return of ${figures.return_of}` : "Mean return",
+      meanReturn(figures.return_mean),
       `${ofLimit(figures.threshold, meanReturn)} ${plural(figures.episodes, "episode")}`.trim(),
       shareOf(figures.return_mean, figures.threshold));
     if (figures.evaluation_return === null) tiles.hide("evaluation");
@@ -156,13 +159,20 @@ export class RunPage {
         + plural(figures.restarts, "restart"));
   }
 
-  showCurves({ returns, rates, lags, figures }) {
+  showCurves({ returns, within_team: withinTeam, rates, lags, figures }) {
     this.returns.update({
       series: [{ name: "mean return", x: returns.t_s, y: returns.mean, low: returns.low,
         high: returns.high }],
       dots: { name: "evaluation", x: returns.evaluation_t_s, y: returns.evaluation_mean },
       limit: { name: "threshold", value: figures.threshold },
     });
+    setHidden(byId("within-team"), !withinTeam.length);
+    if (withinTeam.length) {
+      this.withinTeam.update({
+        series: withinTeam.map((one) =>
+          ({ name: `${one.kind} ${one.name}`, x: one.t_s, y: one.mean })),
+      });
+    }
     this.rates.update({
       series: [
         { name: "env steps/s collected", x: rates.t_s, y: rates.collect },
