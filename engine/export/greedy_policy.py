@@ -10,7 +10,7 @@ from engine.devices.visible import CPU
 from engine.envs.actions.squash import TensorSquash
 from engine.envs.actions.tensors import TensorActions
 from engine.export.ports import Ports, ports_of
-from engine.layers.inputs import STATE
+from engine.layers.inputs import STATE, input_names
 from engine.spaces.leaves import leaf_values
 from engine.trained.load import Trained
 
@@ -32,6 +32,7 @@ class GreedyPolicy(nn.Module):
         self.ports: Ports = ports_of(trained)
         self._algorithm = trained.algorithm
         by_name = {field.name: field.dtype for field in trained.fields}
+        self._is_plain = len(input_names(trained.fields)) == 1
         self._dtypes = [torch_dtype(by_name[port.name]) for port in self.ports.inputs]
         device, self._space = torch.device(CPU), trained.action_space
         env = trained.experiment.env
@@ -50,7 +51,7 @@ class GreedyPolicy(nn.Module):
         named = zip(self.ports.inputs, inputs, self._dtypes, strict=True)
         given = {port.name: values.to(dtype) for port, values, dtype in named}
         only = next(iter(given.values()))
-        chosen = self._algorithm.act_greedily(self.network, only if len(given) == 1 else given)
+        chosen = self._algorithm.act_greedily(self.network, only if self._is_plain else given)
         action = chosen if isinstance(chosen, Tensor) else chosen["action"]
         if self._squash is not None:
             action = self._squash(action)

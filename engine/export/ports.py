@@ -7,7 +7,9 @@
                  action         the action, as the environment takes it
                  action.gear .. or each of its leaves
 
-Every one has an axis of a batch in front.
+Every one has an axis of a batch in front. Of a team, observations are those of the agents,
+`observation.agents.NAME`, and with a memory who is there, `observation.team.present`: what else is
+observed of it is for learning.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from gymnasium import spaces
 from engine.layers.inputs import STATE, input_names
 from engine.spaces.action_parts import parts_of
 from engine.spaces.leaves import AnySpace, LeafSpace, leaf_names, leaves_of
-from engine.spaces.observations import MASK, observation_leaves
+from engine.spaces.observations import MASK, OBSERVATION, observation_leaves
+from engine.spaces.team import AGENTS, PRESENT, TEAM
 from engine.trained.load import Trained
 
 ACTION = "action"
@@ -91,7 +94,7 @@ def ports_of(trained: Trained) -> Ports:
     by_name = {field.name: field for field in trained.fields}
     leaves = observation_leaves(trained.spaces.observation)
     inputs, memory = [], []
-    for name in input_names(trained.fields):
+    for name in acted_upon(trained):
         if name == STATE:
             memory.append(Port(STATE, "state", "float32", by_name[name].shape))
         elif name == MASK:
@@ -103,6 +106,16 @@ def ports_of(trained: Trained) -> Ports:
             inputs.append(_of_leaf(name, "observation", leaf.space, leaf.path))
     nexts = [Port(NEXT_STATE, "next_state", port.dtype, port.shape) for port in memory]
     return Ports((*inputs, *memory), (*action_ports(trained.action_space), *nexts))
+
+
+def acted_upon(trained: Trained) -> tuple[str, ...]:
+    """The fields of a rollout that decide an action."""
+    names = input_names(trained.fields)
+    if trained.spaces.team is None:
+        return names
+    others = {MASK, STATE} | ({f"{OBSERVATION}.{TEAM}.{PRESENT}"} if STATE in names else set())
+    of_agents = f"{OBSERVATION}.{AGENTS}."
+    return tuple(name for name in names if name in others or name.startswith(of_agents))
 
 
 def action_ports(space: AnySpace) -> tuple[Port, ...]:

@@ -17,7 +17,7 @@ from engine.export.ports import Ports
 from engine.layers.encoders import encoded_leaves
 from engine.spaces.leaves import AnySpace
 from engine.spaces.observations import MASK, has_mask_key, without_mask
-from engine.spec import Experiment
+from engine.spec import Experiment, NetworkSpec
 from engine.trained.load import Trained
 
 PACKAGES = {"ALE": "ale_py", "BabyAI": "minigrid", "MiniGrid": "minigrid"}
@@ -33,12 +33,14 @@ class Recipe:
         makes: Lines that make `env`.
         notes: What no line can say.
         is_vector: Whether it is a vector of one environment, whose arrays have the axis of a batch.
+        is_team: Whether it has PettingZoo's parallel API.
     """
 
     imports: tuple[str, ...]
     makes: tuple[str, ...]
     notes: tuple[str, ...]
     is_vector: bool
+    is_team: bool = False
 
 
 def recipe_of(experiment: Experiment) -> Recipe:
@@ -74,13 +76,22 @@ def recipe_of(experiment: Experiment) -> Recipe:
 
 
 def network_words(trained: Trained) -> str:
-    """The layers of a network: those of each leaf of an observation, and a memory."""
-    spec = trained.experiment.network
-    leaves = encoded_leaves(trained.spaces.observation, spec)
-    words = leaves[0].encoder
-    if len(leaves) > 1:
-        words = ", ".join(f"{leaf.encoder} ({leaf.name})" for leaf in leaves)
+    """The layers of a network: those of each leaf of an observation, and a memory; of a team, those
+    of each policy."""
+    spec, team = trained.experiment.network, trained.spaces.team
+    if team is None:
+        words = _encoder_words(trained.spaces.observation, spec)
+    else:
+        of_policies = [(_encoder_words(one.observation, spec), one.name) for one in team.policies]
+        words = "; ".join(f"{encoders} for {name}" for encoders, name in of_policies)
     return words if spec.core is None else f"{words} and {spec.core.name} of {spec.core.size} units"
+
+
+def _encoder_words(observation: AnySpace, spec: NetworkSpec) -> str:
+    leaves = encoded_leaves(observation, spec)
+    if len(leaves) == 1:
+        return leaves[0].encoder
+    return ", ".join(f"{leaf.encoder} ({leaf.name})" for leaf in leaves)
 
 
 def _is_gymnasiums_own(name: str) -> bool:
@@ -95,7 +106,17 @@ def _is_vector_only(name: str, family: str) -> bool:
 
 
 def _given(first: str, options: Mapping[str, object]) -> str:
-    return ", ".join([quoted(first), *(f"{key}={_value(value)}" for key, value in options.items())])
+    return ", ".join(filter(None, (quoted(first), arguments_of(options))))
+
+
+def arguments_of(options: Mapping[str, object]) -> str:
+    """Keyword arguments of a call."""
+    return ", ".join(f"{key}={_value(value)}" for key, value in options.items())
+
+
+def indexed(key: object) -> str:
+    """`["camera"]`, or `[0]`."""
+    return f"[{_value(key)}]"
 
 
 def _wraps(wrapping: Wrapping) -> tuple[str, str]:

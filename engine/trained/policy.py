@@ -10,7 +10,7 @@ action = policy(observation)
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from engine.spaces.observations import MASK, has_mask_key
 from engine.spec import Experiment
 from engine.trace.checkpoint_choice import Which
 from engine.trace.checkpoint_file import CheckpointInfo
+from engine.trained.agent_values import AgentValues, Masks
 from engine.trained.load import Trained, load_trained
 from engine.trained.run import TrainedRun, read_trained
 
@@ -73,6 +74,9 @@ class Policy:
     With a memory (`is_recurrent`) a call is one step of an episode: call `reset` where episodes
     begin, and keep the batch's size in between.
 
+    Of a team, observations and actions are dicts by the name of the agent, as PettingZoo's parallel
+    API has them: whoever is not there is left out.
+
     Args:
         trained: The network.
         seed: Of the random numbers of sampled actions.
@@ -88,12 +92,13 @@ class Policy:
         self._squashed = squashed_columns(trained.spaces.action) if squashes else None
         self._leaves = leaves_of(trained.observation_space, "observation")
         self._batch: _Batch | None = None
+        self._agents = AgentValues(trained) if trained.spaces.team is not None else None
 
     def __call__(
         self,
         observation: Structure,
         *,
-        action_mask: npt.ArrayLike | None = None,
+        action_mask: npt.ArrayLike | Masks | None = None,
         sampled: bool = False,
     ) -> Structure:
         """Chooses an action.
@@ -102,7 +107,8 @@ class Policy:
             observation: A value of `observation_space`; or of a batch, with an axis [B, ...] in
                 front of each of its arrays.
             action_mask: The valid choices, [choices] or [B, choices], if the environment gives
-                masks in its info. A mask in a Dict observation is found there.
+                masks in its info. A mask in a Dict observation is found there. Of a team, by the
+                name of the agent.
             sampled: Sample as in training, exploration included, instead of the best known action.
 
         Returns:
@@ -113,6 +119,17 @@ class Policy:
                 batch has another size than before although the policy remembers.
             RunFailedError: A mask has no valid choice.
         """
+        if self._agents is None:
+            if isinstance(action_mask, Mapping):
+                raise ValueError("the action_mask of one agent is an array")
+            return self._choose(observation, action_mask, sampled)
+        joint, mask = self._agents.together(observation, action_mask)
+        return self._agents.apart(self._choose(joint, mask, sampled), observation)
+
+    def _choose(
+        self, observation: Structure, action_mask: npt.ArrayLike | None, sampled: bool
+    ) -> Structure:
+        """An action for a value of the space that the environment declares."""
         observation, num_envs = self._batched(observation)
         batch = self._batch_of(num_envs or 1)
         batch.runner.choose = self._sample if sampled else self._trained.algorithm.act_greedily
@@ -120,7 +137,7 @@ class Policy:
         action = self._structure(self._in_range(batch.runner.act(arrays)))
         if num_envs is not None:
             return action
-        return _first(self.action_space, action)
+        return _first(self._trained.action_space, action)
 
     def reset(self, which: Sequence[bool] | npt.NDArray[np.bool_] | None = None) -> None:
         """Forgets what was seen: new episodes begin.
@@ -139,7 +156,9 @@ class Policy:
 
     @property
     def observation_space(self) -> AnySpace:
-        """Of one environment, as it declares it."""
+        """Of one environment, as it declares it; of a team, what each agent observes."""
+        if self._agents is not None:
+            return self._agents.observation_space
         return self._trained.observation_space
 
     @property
@@ -164,7 +183,7 @@ class Policy:
 
     def _batched(self, observation: Structure) -> tuple[Structure, int | None]:
         """A batch of observations, and how many were given; None if it was a single one."""
-        space = self.observation_space
+        space = self._trained.observation_space
         try:
             arrays = [np.asarray(value) for value in leaf_values(space, observation)]
         except (KeyError, TypeError, IndexError, ValueError) as error:
@@ -183,7 +202,8 @@ class Policy:
 
     def _info(self, mask: npt.ArrayLike | None, num_envs: int | None) -> dict[str, object]:
         """What an environment's info would have."""
-        reads = self._trained.spaces.has_action_mask and not has_mask_key(self.observation_space)
+        trained = self._trained
+        reads = trained.spaces.has_action_mask and not has_mask_key(trained.observation_space)
         if mask is None and not reads:
             return {}
         if mask is None or not reads:
@@ -203,7 +223,7 @@ class Policy:
                 " of them; call reset() where new episodes begin"
             )
         trained, env = self._trained, self._trained.experiment.env
-        observed = Observed(self.observation_space, trained.spaces, num_envs, env.id)
+        observed = Observed(self._trained.observation_space, trained.spaces, num_envs, env.id)
         self._batch = _Batch(num_envs, observed, trained.runner(num_envs))
         return self._batch
 

@@ -15,7 +15,7 @@ from engine.algorithms.teams.mixing import Mixer
 from engine.layers.inputs import STATE, Observation, map_leaves
 from engine.spaces.action_parts import parts_of
 from engine.spaces.leaves import AnySpace
-from engine.spaces.observations import MASK, OBSERVATION
+from engine.spaces.observations import MASK, OBSERVATION, observation_leaves
 from engine.spaces.team import SharedPolicy
 from engine.spec import NetworkSpec
 
@@ -142,13 +142,16 @@ class TeamQNetwork(nn.Module):
         observed = self._view.observations(samples, policy, prefix)
         if len(policy.agents) == 1:
             return observed
-        lead = self._view.rewards(samples, prefix).shape[:-1]
-        return identify(observed, policy, tuple(lead))
+        first = next(iter(observation_leaves(policy.observation).values()))
+        leaf = observed if isinstance(observed, Tensor) else next(iter(observed.values()))
+        num_axes = leaf.ndim - 1 - len(first.space.shape or ())  # before that of the agents
+        return identify(observed, policy, leaf.shape[:num_axes])
 
     def _memories(self, state: Tensor) -> dict[str, Tensor]:
         """The states of each policy's agents, [N x agents, S], from those of all, [N, all S]."""
         counts = [len(policy.agents) for policy in self._policies]
-        parts = torch.split(state.view(len(state), sum(counts), -1), counts, 1)
+        by_agent = state.view(-1, sum(counts), state.shape[-1] // sum(counts))
+        parts = torch.split(by_agent, counts, 1)
         return {
             policy.name: part.flatten(0, 1)
             for policy, part in zip(self._policies, parts, strict=True)

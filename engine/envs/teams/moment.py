@@ -90,7 +90,7 @@ def _agent_layout(env: TeamVectorEnv, name: str, choices: slice) -> _AgentLayout
     return _AgentLayout(
         name,
         space,
-        tuple(_absent(leaf.space) for leaf in leaves),
+        tuple(absent_value(leaf.space) for leaf in leaves),
         tuple(" ".join((OBSERVATION, ".".join(leaf.path))).rstrip() for leaf in leaves),
         env.agent_actions[name],
         choices,
@@ -267,7 +267,7 @@ class TeamMoment:
         )
 
 
-def _absent(space: spaces.Space[Any]) -> Array:
+def absent_value(space: spaces.Space[Any]) -> Array:
     """A leaf's value for somebody who is not there: zeros, or the first choice where 0 is none."""
     start = getattr(space, "start", 0)
     return np.broadcast_to(np.asarray(start, space.dtype), space.shape or ()).copy()

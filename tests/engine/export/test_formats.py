@@ -19,10 +19,9 @@ from engine.layers.trunks import TRUNKS
 from engine.spec import Experiment
 from tests.helpers.engine.exports import exported, lively
 from tests.helpers.engine.trained_runs import experiment_of, spaces_experiment
+from tests.helpers.engine.trained_teams import TEAM_ALGORITHMS
 
 QUICK = ("torchscript", "safetensors")
-FOR_TEAMS = {"maddpg", "vdn", "qmix"}
-"""In `test_teams.py`."""
 SHIPPED = ("mlp", "nature_cnn", "impala_cnn", "minatar_cnn")
 
 
@@ -144,7 +143,7 @@ def test_every_network_on_images(shape: str, trunk: str, tmp_path: Path) -> None
 def test_everything_that_is_shipped_is_tested() -> None:
     """Others are registered by modules of tests."""
     own = {name for name, entry in ALGORITHMS.items() if entry.make.__module__[:7] == "engine."}
-    assert own - FOR_TEAMS == {"ppo", "impala", "dqn", "apex", "sac", "td3", "ddpg"}
+    assert own - set(TEAM_ALGORITHMS) == {"ppo", "impala", "dqn", "apex", "sac", "td3", "ddpg"}
     built = {name for name, entry in TRUNKS.items() if entry.build.__module__[:7] == "engine."}
     assert built == {*SHIPPED}
     assert set(FORMATS) == {"onnx", *QUICK}

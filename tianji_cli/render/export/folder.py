@@ -8,13 +8,15 @@ from pathlib import Path
 from engine.export.agreement import TOLERANCE
 from engine.export.formats import Exported, Format
 from engine.export.model_source import quoted
-from engine.export.ports import Port
+from engine.export.ports import Port, Ports
 from engine.export.recipe import (
+    Recipe,
     action_expression,
     network_words,
     observed_expressions,
     recipe_of,
 )
+from engine.export.team_recipe import team_action, team_observed, team_recipe_of
 from engine.trained.load import Trained
 from tianji_cli.render.export.documents import PolicyDocument, TrainingDocument, policy_document
 from tianji_cli.render.templating import render_text
@@ -87,9 +89,8 @@ def _names(ports: Sequence[Port]) -> str:
 
 
 def _readme(trained: Trained, exported: Exported, document: PolicyDocument, chosen: Format) -> str:
-    recipe, ports = recipe_of(trained.experiment), exported.ports
-    spec = trained.experiment.env
-    expressions = observed_expressions(trained, ports, is_vector=recipe.is_vector)
+    ports, spec = exported.ports, trained.experiment.env
+    recipe, expressions, action = _program(trained, ports)
     state = ports.state
     return render_text(
         "export/README.md.jinja",
@@ -117,9 +118,20 @@ def _readme(trained: Trained, exported: Exported, document: PolicyDocument, chos
         recipe=recipe,
         expressions={quoted(name): text for name, text in expressions.items()},
         outputs=_names(ports.outputs),
-        action=action_expression(trained.action_space, ports, is_vector=recipe.is_vector),
+        action=action,
         kept_steps=exported.kept.num_steps,
     )
+
+
+def _program(trained: Trained, ports: Ports) -> tuple[Recipe, dict[str, str], str]:
+    """How to make the environment, what to give to the policy, and what to give to `env.step`."""
+    if trained.spaces.team is not None:
+        recipe = team_recipe_of(trained.experiment)
+        return recipe, team_observed(trained, ports), team_action(trained, ports)
+    recipe = recipe_of(trained.experiment)
+    expressions = observed_expressions(trained, ports, is_vector=recipe.is_vector)
+    action = action_expression(trained.action_space, ports, is_vector=recipe.is_vector)
+    return recipe, expressions, action
 
 
 def _without_name(wrapper: Mapping[str, object]) -> dict[str, object]:
