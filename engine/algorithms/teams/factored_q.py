@@ -99,6 +99,7 @@ class FactoredQ(QLearning):
 
     def act(self, network: nn.Module, inputs: Inputs, noise: Tensor) -> dict[str, Tensor]:
         """Epsilon-greedy among the valid choices, each agent for itself; see `Algorithm`."""
+        assert isinstance(network, TeamQNetwork)
         assert not isinstance(inputs, Tensor)
         q, memory = self._values(network, inputs)
         greedy, chosen = self._choices.best(q, inputs), {}
@@ -111,7 +112,7 @@ class FactoredQ(QLearning):
                 q[policy.name].shape[-1],
                 None if mask is None else mask.flatten(0, 1),
             )
-            is_random = of_agents(explores, policy) < network.get_parameter("epsilon")
+            is_random = of_agents(explores, policy) < network.epsilon
             chosen[policy.name] = torch.where(is_random, any_choice.view(own.shape), own)
         return {"action": self._choices.joint(chosen), **memory}
 

@@ -8,8 +8,8 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from engine.algorithms.base import EnvSlice
 from engine.algorithms.replicas import SingleReplica
@@ -18,9 +18,12 @@ from engine.algorithms.teams.mixing import MonotoneMixer
 from engine.algorithms.teams.qmix import Qmix, QmixConfig
 from engine.algorithms.teams.team_q_network import TeamQNetwork
 from engine.algorithms.teams.vdn import Vdn, VdnConfig
+from engine.blueprint import make_blueprint
+from engine.compilation.library import Kind
+from engine.compilation.tracing import TRACE
 from engine.errors import ConfigError
-from engine.spec import CoreSpec, NetworkSpec
-from engine.testing import discrete_spaces, team_spaces
+from engine.spec import CoreSpec, EnvSpec, NetworkSpec, StalenessSpec
+from engine.testing import discrete_spaces, make_experiment, team_spaces
 from tests.helpers.engine import factored_by_hand as by_hand
 from tests.helpers.engine.factored_by_hand import AGENTS, CHOICES
 from tests.helpers.engine.two_step import every_transition, two_step_spaces
@@ -302,33 +305,17 @@ def transitions_of(sequences: dict[str, Tensor]) -> dict[str, Tensor]:
     return {**found, **later, "next_action_mask": mask, "weight": sequences["weight"]}
 
 
+@pytest.mark.parametrize("kind", ["act", "steps"])
 @pytest.mark.parametrize("network", [PLAIN, RECURRENT], ids=["plain", "recurrent"])
-def test_acting_and_the_loss_read_no_tensor_but_their_arguments(network: NetworkSpec) -> None:
-    """So they can be compiled."""
-    algorithm = make("qmix", network)
-    state, random = algorithm.init(1), np.random.default_rng(0)
-    inputs = as_fields(by_hand.observed(random, (5,))) | {"state": torch.zeros(5, 3 * SIZE)}
-    noise = torch.rand(5, 2, 3)
-    batch = {
-        field.name: torch.zeros(1, COUNT, *field.shape, dtype=getattr(torch, field.dtype))
-        for field in algorithm.samples().sample_fields
-    }
-    assert state.target is not None
-    prepared = algorithm._prepare(state.target, batch)
-
-    def act(*given: Tensor) -> Tensor:
-        values = dict(zip(inputs, given, strict=False))
-        return algorithm.act(state.network, values, given[-1])["action"]
-
-    def loss(*given: Tensor) -> Tensor:
-        return algorithm._loss(state.network, dict(zip(prepared, given, strict=True)))[0]
-
-    own = {id(parameter) for parameter in state.network.parameters()}
-    traced = (make_fx(act)(*inputs.values(), noise), make_fx(loss)(*prepared.values()))
-    for graph in traced:
-        read = [node.target for node in graph.graph.nodes if node.op == "get_attr"]
-        tensors = [getattr(graph, str(target)) for target in read]
-        assert all(id(t) in own or isinstance(t, torch.nn.Parameter) for t in tensors)
+def test_what_is_compiled_reads_its_arguments_only(network: NetworkSpec, kind: Kind) -> None:
+    sizes = {"batch_size": 8, "updates_per_batch": 2, "rollout_steps": 4}
+    base = make_experiment(
+        env=EnvSpec(id="TwoStep-v0", num_envs=4), staleness=StalenessSpec(mode="unbounded")
+    )
+    algorithm = {"name": "qmix", "min_replay_size": 64, **sizes}
+    experiment = replace(base, agents="separate", network=network, algorithm=algorithm)
+    graph = TRACE[kind](make_blueprint(experiment)).graph
+    assert all(node.op != "get_attr" for node in graph.graph.nodes)
 
 
 def test_an_update_learns_the_statistics_of_those_who_are_there() -> None:
