@@ -21,13 +21,13 @@ from engine.blueprint import Blueprint
 from engine.clock import Clock
 from engine.compilation.policy_inference import PolicyInference
 from engine.executors.episode_statistics import Entries, EpisodeStatistics
-from engine.executors.team_statistics import TeamStatistics
+from engine.executors.team_statistics import TeamEntries, TeamStatistics
 from engine.messages import StepTaken
 from engine.roles.commands import AbandonRollout, CollectRollout, Command, LoadWeights, TakeStep
 from engine.roles.events import Event, RolloutAbandoned, RolloutCollected, StepWanted
 from engine.rollout import Rollout, RolloutInfo, Weights
 from engine.seeds import actor_seeds
-from engine.spaces.team import PRESENT_FIELD, REWARD_FIELD
+from engine.spaces.team import PRESENT_FIELD, REWARD_FIELD, TeamReturns
 from engine.timing import INFERENCE, OFF, Sections
 from engine.trace.records import Episode
 
@@ -169,9 +169,12 @@ class BaseActorExecutor(ABC):
 
     def _enter_books(self) -> Entries:
         """Counts the steps since the rollout started, and records the episodes that ended."""
+        cut, group = self._blueprint.cut, self._blueprint.group
         entries = self._statistics.enter(*self._outcomes(len(self._moments_s)))
-        if self._blueprint.cut.is_apart:
-            entries = entries.share(self._blueprint.group, self._blueprint.cut.groups)
+        of_team = self._team_entries(entries)
+        if cut.is_apart:
+            entries = entries.share(group, cut.groups)
+            of_team = None if of_team is None else of_team.share(group, cut.groups)
         self._episodes = tuple(
             Episode(
                 t_s=self._moments_s[row],
@@ -182,22 +185,19 @@ class BaseActorExecutor(ABC):
             )
             for row, episode_return, length in entries.ended
         )
-        if self._team_statistics is not None:
-            self._enter_agents(self._team_statistics, entries)
+        if of_team is not None:
+            self._agent_steps = of_team.agent_steps
+            self._episodes = tuple(map(_with_returns, self._episodes, of_team.ended))
         return entries
 
-    def _enter_agents(self, statistics: TeamStatistics, entries: Entries) -> None:
-        """Counts agent steps, and adds the returns of agents and policies to the episodes."""
+    def _team_entries(self, entries: Entries) -> TeamEntries | None:
+        """What the same steps say of each agent of a team; None if there is one agent."""
+        if self._team_statistics is None:
+            return None
         num_rows = len(entries.valid)
         reward = self._values(REWARD_FIELD)[1 : num_rows + 1]
-        found = statistics.enter(reward, self._values(PRESENT_FIELD)[:num_rows], entries)
-        self._agent_steps = found.agent_steps
-        self._episodes = tuple(
-            msgspec.structs.replace(
-                episode, agent_returns=returns.agents, policy_returns=returns.policies
-            )
-            for episode, returns in zip(self._episodes, found.ended, strict=True)
-        )
+        present = self._values(PRESENT_FIELD)[:num_rows]
+        return self._team_statistics.enter(reward, present, entries)
 
     def _describe(self, ticket: int, num_env_steps: int) -> RolloutInfo:
         self._total_env_steps += num_env_steps
@@ -215,3 +215,9 @@ class BaseActorExecutor(ABC):
         )
         self._sequence += 1
         return info
+
+
+def _with_returns(episode: Episode, returns: TeamReturns) -> Episode:
+    return msgspec.structs.replace(
+        episode, agent_returns=returns.agents, policy_returns=returns.policies
+    )

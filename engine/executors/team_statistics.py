@@ -5,7 +5,7 @@ As the counts of episodes, they are computed once per rollout.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,16 +15,26 @@ from engine.executors.episode_statistics import Entries, EpisodeSums
 from engine.spaces.team import Team, TeamReturns
 
 
-class TeamEntries(NamedTuple):
+@dataclass(frozen=True)
+class TeamEntries:
     """The counts of some steps of a team.
 
     Attributes:
-        agent_steps: Of these env steps, how many each agent was there for, added up.
+        present: How many agents were there in each env step, [T, B]; 0 where a step only reset.
         ended: The returns of each episode that ended, in the order of rows.
     """
 
-    agent_steps: int
+    present: Tensor
     ended: list[TeamReturns]
+
+    @property
+    def agent_steps(self) -> int:
+        """Of all env steps together."""
+        return int(self.present.sum())
+
+    def share(self, number: int, count: int) -> TeamEntries:
+        """As `Entries.share`."""
+        return TeamEntries(self.present.flatten()[number::count], self.ended[number::count])
 
 
 class TeamStatistics:
@@ -50,13 +60,13 @@ class TeamStatistics:
             entries: The counts of the same steps as those of one environment.
         """
         valid = entries.valid.unsqueeze(-1)
-        agent_steps = int(((present != 0) & valid).sum())
+        there = ((present != 0) & valid).sum(-1)
         own = torch.where(valid, reward, 0.0)
         if entries.ends is None:
             self._returns.add(own)
-            return TeamEntries(agent_steps, [])
+            return TeamEntries(there, [])
         returns = self._returns.split(own, entries.ends)
-        return TeamEntries(agent_steps, [self._team.by_name(row) for row in returns.tolist()])
+        return TeamEntries(there, [self._team.by_name(row) for row in returns.tolist()])
 
 
 class TeamTally:

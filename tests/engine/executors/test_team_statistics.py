@@ -62,6 +62,9 @@ def test_they_agree_with_a_clerk(seed: int, rows: list[int], num_envs: int, shar
         entered = statistics.enter(reward[part], present[part], entries)
         steps += entered.agent_steps
         found += entered.ended
+        parts = [entered.share(number, 2) for number in range(2)]
+        assert sum(one.agent_steps for one in parts) == entered.agent_steps
+        assert sum(len(one.ended) for one in parts) == len(entered.ended)
         totals = [total for _, total, _ in entries.ended]
         assert [sum(one.agents.values()) for one in entered.ended] == pytest.approx(
             totals, abs=1e-4
