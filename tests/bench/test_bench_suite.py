@@ -8,7 +8,7 @@ from engine.errors import ConfigError
 from tianji_cli.bench.systems.registry import SYSTEMS_BY_NAME
 from tianji_cli.bench.tasks.suite import SYSTEMS, load_suite, scalar_rows
 
-SHIPPED = ("smoke", "cartpole", "classic", "minatar", "atari", "continuous")
+SHIPPED = ("smoke", "cartpole", "classic", "minatar", "atari", "continuous", "marl")
 
 
 @pytest.mark.parametrize("name", SHIPPED)

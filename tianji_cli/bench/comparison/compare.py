@@ -94,6 +94,8 @@ class SystemSummary(msgspec.Struct, frozen=True, kw_only=True, rename={"system":
     mean_return: Interval | None = None
     """Likewise of the area under the learning curve divided by its env steps, up to
     `horizon_env_steps`; null if a cell of the task has no curve."""
+    agent_steps: Interval | None = None
+    """IQM of agent steps/s in the steady window, of a task with several agents."""
     trained: Interval | None = None
     """IQM of env steps trained per second, of a task with `env_steps`; the next two likewise."""
     trained_ratio: Ratio | None = None
@@ -215,6 +217,7 @@ def _summarise(system: str, cells: Sequence[CellResult], horizon_s: float) -> Sy
     observed = [r for r in cells if r.outcome in OBSERVED]
     reached = [r for r in observed if r.outcome == "reached"]
     rates = [r.figures.collect_per_s for r in observed if r.figures.collect_per_s is not None]
+    agent_rates = [v for r in observed if (v := r.figures.agent_steps_per_s) is not None]
     trained = [r.figures.trained_per_s for r in observed if r.figures.trained_per_s is not None]
     curve = (
         kaplan_meier([_time(r) for r in observed], [r.outcome == "reached" for r in observed])
@@ -229,6 +232,7 @@ def _summarise(system: str, cells: Sequence[CellResult], horizon_s: float) -> Sy
         throughput=bootstrap_iqm(rates) if rates else None,
         throughput_median=median(rates),
         throughput_values=rates,
+        agent_steps=bootstrap_iqm(agent_rates) if agent_rates else None,
         trained=bootstrap_iqm(trained) if trained else None,
         success=wilson(len(reached), len(observed)) if observed else None,
         survival=curve,

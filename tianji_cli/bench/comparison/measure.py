@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
+from msgspec import UNSET
 
 from engine.trace.records import Consumption, Episode, Event, Production, Record
 from engine.trace.summary import STEADY_SHARE
@@ -36,6 +37,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     return_mean: float | None = None
     """Of the last window of training episodes; of those within the task's `env_steps`, if set."""
     collect_per_s: float | None = None
+    agent_steps_per_s: float | None = None
+    """Of a team: likewise, every agent's own steps."""
     consume_per_s: float | None = None
     trained_per_s: float | None = None
     """Samples trained per second over how often each env step is; with the task's `env_steps`."""
@@ -67,6 +70,11 @@ def measure(rows: Sequence[Record], task: Task, stop_s: float | None = None) -> 
     end_s = production[-1].t_s if stop_s is None else stop_s
     curve = _running([(row.t_s, row.env_steps) for row in production])
     collected = [(row.t_s - row.collect_s, row.t_s, row.env_steps) for row in production]
+    of_agents = [
+        (row.t_s - row.collect_s, row.t_s, row.agent_steps)
+        for row in production
+        if row.agent_steps is not UNSET
+    ]
     consumed = [(row.t_s, row.t_s, row.env_steps) for row in consumption]
     crossing = ThresholdDetector(task.judge, task.threshold)
     for row in episodes:
@@ -86,6 +94,7 @@ def measure(rows: Sequence[Record], task: Task, stop_s: float | None = None) -> 
         episodes=len(episodes),
         return_mean=crossing.mean,
         collect_per_s=_rate_per_s(collected, first_s, end_s),
+        agent_steps_per_s=_rate_per_s(of_agents, first_s, end_s),
         consume_per_s=_rate_per_s(consumed, first_s, end_s),
         trained_per_s=_trained_per_s(consumption, task, first_s, end_s),
         claimed_env_steps=claimed,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import UNSET, UnsetType
+
 from engine.trace.records import Consumption, Episode, Event, Production, Record
 from tianji_cli.bench.systems.raw import (
     CLAIMED,
@@ -87,7 +89,15 @@ def _production(record: Steps, t_s: float, totals: _Totals) -> Production:
         version_max=UNKNOWN,
         collect_s=record.t - before.t if before else 0.0,
         wait_s=0.0,
+        agent_steps=_agent_steps(record, before),
     )
+
+
+def _agent_steps(record: Steps, before: Steps | None) -> int | UnsetType:
+    """Since the record before; unset where the environment has one agent."""
+    if record.agent_total is None:
+        return UNSET
+    return record.agent_total - (before.agent_total or 0 if before else 0)
 
 
 def _consumption(record: TrainedTotals, t_s: float, totals: _Totals) -> Consumption:

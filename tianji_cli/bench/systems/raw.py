@@ -23,6 +23,8 @@ class Steps(_Raw, frozen=True, kw_only=True, tag="steps"):
     """Env steps of one process so far."""
 
     total: int
+    agent_total: int | None = None
+    """Of a team: how many agents acted in each, added up."""
 
 
 class EpisodeEnd(_Raw, frozen=True, kw_only=True, tag="episode"):

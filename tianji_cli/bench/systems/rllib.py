@@ -11,7 +11,7 @@ import msgspec
 from tianji_cli.bench.systems.base import Deviations
 from tianji_cli.bench.systems.probe import GAMES, TORCH, VenvBaseline
 from tianji_cli.bench.tasks.suite import LAG_BOUND, Task
-from tianji_cli.bench.tasks.work import BenchDqn, BenchImpala, BenchSac
+from tianji_cli.bench.tasks.work import BenchDqn, BenchImpala, BenchIppo, BenchSac
 
 
 class RllibResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,11 +45,16 @@ class Rllib(VenvBaseline):
 
     name = "rllib"
     title = "RLlib"
-    drivers: ClassVar = dict.fromkeys(("ppo", "impala", "dqn"), "rllib_driver.py")
+    drivers: ClassVar = {
+        **dict.fromkeys(("ppo", "impala", "dqn"), "rllib_driver.py"),
+        "ippo": "rllib_team_driver.py",
+    }
     packages = (
         TORCH,
         "ray[rllib]==2.60.0",
         "ale-py==0.12.1",
+        "pettingzoo==1.27.0",
+        "mpe2==1.1.1",
         *GAMES,
     )
     modules = (
@@ -59,6 +64,8 @@ class Rllib(VenvBaseline):
         "ray.rllib.algorithms.ppo=rllib",
         "ale_py",
         "minatar",
+        "pettingzoo",
+        "mpe2",
     )
     caveats = (
         "RLlib's KL loss and value clipping, on by default, are off here: nobody else has them.",
@@ -75,8 +82,16 @@ class Rllib(VenvBaseline):
             return {"target_update_period": ("equal", "given in env steps")}
         if isinstance(task.algorithm, BenchImpala):
             return {"value_coefficient": ("equal", "given doubled: RLlib halves the loss")}
-        return {
+        of_ppo: Deviations = {
             LAG_BOUND: ("different", "0: it collects and learns by turns"),
             "advantage normalisation": ("different", "per batch"),
             "value loss clipping": ("equal", "off; on by default"),
+        }
+        if not isinstance(task.algorithm, BenchIppo):
+            return of_ppo
+        return {
+            **of_ppo,
+            "environment": ("equal", "in its `ParallelPettingZooEnv`, one copy after the other"),
+            "minibatch_steps": ("equal", "given in steps of agents"),
+            "policies": ("equal", "a wrapper appends the number"),
         }

@@ -7,6 +7,7 @@ from typing import ClassVar
 from tianji_cli.bench.systems.base import Deviations
 from tianji_cli.bench.systems.probe import GAMES, TORCH, VenvBaseline
 from tianji_cli.bench.tasks.suite import LAG_BOUND, Task
+from tianji_cli.bench.tasks.work import BenchIppo
 
 
 class SampleFactory(VenvBaseline):
@@ -30,6 +31,11 @@ class SampleFactory(VenvBaseline):
         "Sample Factory gets Atari from Gymnasium's preprocessing, the others from ale-py's own.",
         "Sample Factory acts for its workers in one process more than others have.",
     )
+
+    def refusal(self, task: Task) -> str | None:
+        if isinstance(task.algorithm, BenchIppo):
+            return "Sample Factory is not set up for several agents here"
+        return super().refusal(task)
 
     def deviations(self, task: Task) -> Deviations:
         return {

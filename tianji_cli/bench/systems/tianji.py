@@ -26,12 +26,14 @@ from tianji_cli.bench.systems.base import (
     AnySystem,
     CellPaths,
     Command,
+    Deviations,
     Installed,
     Job,
     SystemOptions,
 )
 from tianji_cli.bench.systems.probe import probe_here
 from tianji_cli.bench.systems.raw import EpisodeEnd, GarbageError, RawRecord, Steps, TrainedTotals
+from tianji_cli.bench.tasks.suite import Task
 from tianji_cli.bench.tasks.work import (
     ATARI,
     BenchDqn,
@@ -170,6 +172,14 @@ class Tianji(AnySystem):
         return msgspec.structs.replace(
             found, versions={"tianji": engine.__version__, **found.versions}
         )
+
+    def deviations(self, task: Task) -> Deviations:
+        from engine.envs.teams.registry import TEAMS  # Gymnasium, only where it is needed
+
+        if task.env.id not in TEAMS:
+            return {}
+        words = "its own version, all copies as arrays; from equal states a test finds both equal"
+        return {"environment": ("equal", words)}
 
     def rehearsal(self, job: Job, scratch: Path, installed: Installed) -> Command:
         experiment = scratch / "experiment.json"

@@ -14,6 +14,7 @@ import msgspec
 
 from engine.errors import ConfigError
 from engine.search_path import look_in, module_command, searched, user_directories, with_own_path
+from engine.spec import EnvSpec
 
 CHECK_S = 60.0
 
@@ -62,12 +63,26 @@ def _problem(env_id: str) -> str:
     import gymnasium
 
     try:
-        gymnasium.make(env_id).close()
+        _make(env_id)
+    except ConfigError as error:
+        return error.what
     except gymnasium.error.UnregisteredEnv as error:
         return f"unknown environment {env_id!r}: {error}"
     except BaseException as error:  # noqa: BLE001 - user code may raise anything
         return f"{env_id} cannot be made: {type(error).__name__}: {error}"
     return ""
+
+
+def _make(env_id: str) -> None:
+    """Makes an environment; those with several agents are named with their module."""
+    if ":" in env_id:
+        from engine.envs.make import make_vector_env  # PyTorch, only where it is needed
+
+        make_vector_env(EnvSpec(id=env_id, num_envs=1)).close()
+    else:
+        import gymnasium
+
+        gymnasium.make(env_id).close()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from tianji_cli.bench.tasks.work import (
     BenchDqn,
     BenchEnv,
     BenchImpala,
+    BenchIppo,
     BenchNetwork,
     BenchPpo,
     BenchSac,
@@ -24,6 +25,7 @@ from tianji_cli.config.lookup import find_file
 
 ALGORITHMS: Mapping[str, type[msgspec.Struct]] = {
     "ppo": BenchPpo,
+    "ippo": BenchIppo,
     "impala": BenchImpala,
     "dqn": BenchDqn,
     "sac": BenchSac,
@@ -98,11 +100,8 @@ def _task_of(experiment: Experiment) -> dict[str, Any]:
         )
     if not experiment.env.scale_actions:
         raise ConfigError("other systems are set up for scaled actions", where="env.scale_actions")
-    if not experiment.env.scale_actions:
-        raise ConfigError(
-            "other systems are not set up for actions in the environment's units",
-            where="env.scale_actions",
-        )
+    if experiment.agents not in (None, "shared"):
+        raise ConfigError("other systems are set up for one policy of all agents", where="agents")
     for key in ("core", "encoders"):
         if getattr(experiment.network, key):
             raise ConfigError(
@@ -119,7 +118,7 @@ def _task_of(experiment: Experiment) -> dict[str, Any]:
         "threshold": experiment.stop.return_threshold,
         "budget_s": experiment.stop.seconds,
     }
-    if name == "ppo":
+    if issubclass(ALGORITHMS[name], BenchPpo):
         task["max_lag"] = experiment.staleness.max_lag
     return {key: value for key, value in task.items() if value is not None}
 

@@ -9,13 +9,22 @@ import msgspec
 
 from engine.config.config_file import convert, suggest
 from engine.errors import ConfigError
-from engine.spec import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Scalar, Spec
+from engine.spec import (
+    PETTINGZOO,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Scalar,
+    Spec,
+)
 from tianji_cli.bench.kinds import read_suite
 from tianji_cli.bench.tasks.from_experiment import with_experiments
 from tianji_cli.bench.tasks.work import (
     Algorithm,
     BenchDqn,
     BenchEnv,
+    BenchIppo,
     BenchNetwork,
     BenchPpo,
     Judging,
@@ -84,7 +93,7 @@ class Task(Spec, frozen=True, kw_only=True, rename={"systems": "peers"}):
 
     @property
     def algorithm_name(self) -> str:
-        """`ppo`, `impala`, `dqn`, `sac` or `td3`."""
+        """`ppo`, `ippo`, `impala`, `dqn`, `sac` or `td3`."""
         return str(self.algorithm.__struct_config__.tag)
 
     def of(self, system: str) -> Task:
@@ -161,6 +170,21 @@ def _problems(task: Task) -> list[tuple[str, str, str]]:
         found.append(("threshold", "can never be reached or is reached at once", "a number"))
     if task.min_s > task.budget_s:
         found.append(("min_s", "is longer than budget_s", "lower it"))
+    return [*found, *_problems_with_agents(task)]
+
+
+def _problems_with_agents(task: Task) -> list[tuple[str, str, str]]:
+    """Checks whether algorithm and environment are both for several agents; see `_problems`."""
+    env, name = task.env, task.algorithm_name
+    if not isinstance(task.algorithm, BenchIppo):
+        is_pettingzoo = env.id.startswith(f"{PETTINGZOO}:")
+        return [("env.id", f"{name} is for one agent here", "use ippo")] if is_pettingzoo else []
+    found = []
+    if ":" not in env.id:
+        fix = f"{PETTINGZOO}:MODULE, or module:function for a function that makes such a one"
+        found.append(("env.id", f"{name} is for several agents", fix))
+    if env.clip_reward:
+        found.append(("env.clip_reward", "a team's rewards are not clipped", "leave it out"))
     return found
 
 

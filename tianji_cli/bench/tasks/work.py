@@ -22,14 +22,14 @@ OBSERVATIONS = {
     " no-ops and FIRE at the start, no sticky actions",
     MINATAR: "10 x 10 x channels, sticky actions 0.1, useful actions only, at most 5000 steps",
 }
-"""By namespace of the environment's id; all others are Gymnasium's, unchanged."""
+"""By namespace of the environment's id; others are as the environment has them."""
 
 
 class BenchEnv(Spec, frozen=True, kw_only=True):
-    """The environment, by the id that Gymnasium has for it."""
+    """The environment, by the id that TianJi has for it."""
 
     id: str
-    """A Gymnasium id."""
+    """A Gymnasium id; of several agents `pettingzoo:MODULE` or `module:function`."""
     clip_reward: bool = False
     """Learn from the sign of rewards; returns are always the environment's own."""
 
@@ -43,7 +43,7 @@ class BenchEnv(Spec, frozen=True, kw_only=True):
         """Rows of the parity table."""
         return {
             "environment": self.id,
-            "observations": OBSERVATIONS.get(self.namespace, "as Gymnasium has them"),
+            "observations": OBSERVATIONS.get(self.namespace, "unchanged"),
             "reward to learn from": "its sign" if self.clip_reward else "the environment's",
         }
 
@@ -96,6 +96,15 @@ class BenchPpo(Spec, frozen=True, kw_only=True, tag_field="name", tag="ppo"):
     def samples_per_env_step(self) -> float:
         """How often each env step is trained."""
         return self.num_epochs
+
+
+class BenchIppo(BenchPpo, frozen=True, kw_only=True, tag_field="name", tag="ippo"):
+    """Independent PPO's hyperparameters; env steps are those of the team, of all its agents."""
+
+    practices: ClassVar[dict[str, Scalar]] = {
+        **BenchPpo.practices,
+        "policies": "one, shared by all agents, which see their number",
+    }
 
 
 class BenchImpala(Spec, frozen=True, kw_only=True, tag_field="name", tag="impala"):
@@ -211,7 +220,7 @@ class BenchTd3(BenchFromReplay, frozen=True, kw_only=True, tag_field="name", tag
     }
 
 
-Algorithm: TypeAlias = BenchPpo | BenchImpala | BenchDqn | BenchSac | BenchTd3
+Algorithm: TypeAlias = BenchPpo | BenchIppo | BenchImpala | BenchDqn | BenchSac | BenchTd3
 
 
 class BenchNetwork(Spec, frozen=True, kw_only=True):

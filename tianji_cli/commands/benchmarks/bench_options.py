@@ -15,9 +15,9 @@ SuiteArgument = Annotated[
     str,
     typer.Argument(
         metavar="[SUITE]",
-        help="A suite: smoke, cartpole, classic, minatar, atari, continuous, scaling, transport,"
-        " published; a study: staleness, asynchrony, overlap, reference, spaces, search; or your"
-        " own file.",
+        help="A suite: smoke, cartpole, classic, minatar, atari, continuous, marl, scaling,"
+        " transport, published; a study: staleness, asynchrony, overlap, reference, spaces,"
+        " search; or your own file.",
         autocompletion=completion.suites,
     ),
 ]

@@ -116,6 +116,7 @@ def _headings(task: TaskComparison) -> tuple[str, ...]:
         "system",
         "env steps/s (IQM)",
         "median",
+        *(("agent steps/s (IQM)",) * _has_agents(task)),
         *(("trained env steps/s (IQM)",) * _is_at_equal_steps(task)),
         "reached (Wilson)",
         "final return",
@@ -131,6 +132,11 @@ def _headings(task: TaskComparison) -> tuple[str, ...]:
     )
 
 
+def _has_agents(task: TaskComparison) -> bool:
+    """Whether a task has several agents, whose own steps were counted."""
+    return any(summary.agent_steps for summary in task.systems)
+
+
 def _is_at_equal_steps(task: TaskComparison) -> bool:
     """Whether all cells of a task end after the same number of env steps."""
     return any(summary.trained for summary in task.systems)
@@ -143,6 +149,7 @@ def _summary(page: BenchPage, task: TaskComparison) -> list[tuple[str, ...]]:
             TITLES[summary.system],
             interval_text(summary.throughput, 0),
             units.number(summary.throughput_median, 0),
+            *((interval_text(summary.agent_steps, 0),) * _has_agents(task)),
             *((interval_text(summary.trained, 0),) * _is_at_equal_steps(task)),
             success_text(summary),
             return_text(summary.final_return, page.manifest.suite.tasks[task.task].threshold),

@@ -29,20 +29,22 @@ def task_table(comparison: Comparison, task: TaskComparison) -> Table:
     title = f"{comparison.suite} · {task.task} · {units.plural(comparison.num_blocks, 'block')}"
     table = _table(title)
     table.add_column("system", no_wrap=True)
-    for heading in ("env steps/s", "reached", "median", "× throughput", "× time"):
+    of_agents = [summary.agent_steps for summary in task.systems if summary.agent_steps]
+    headings = ("agent steps/s",) * bool(of_agents)
+    for heading in ("env steps/s", *headings, "reached", "median", "× throughput", "× time"):
         table.add_column(heading, justify="right", no_wrap=True)
     for summary in task.systems:
-        rate = None if summary.throughput is None else summary.throughput.estimate
         table.add_row(
             Text(TITLES[summary.system], style="bold"),
-            units.number(rate, 0),
+            _estimate(summary.throughput),
+            *((_estimate(summary.agent_steps),) if of_agents else ()),
             reached_text(summary),
             median_text(summary),
             _ratio(summary.throughput_ratio),
             _ratio(summary.time_ratio),
         )
     table.caption = Text(
-        "env steps/s: IQM; median: from the first sample to the threshold; ×: TianJi is so many"
+        "steps/s: IQM; median: from the first sample to the threshold; ×: TianJi is so many"
         " times as fast as the system of that row, by block, with its 95% interval"
     )
     for words in (*equal_steps_lines(task), *return_lines(task)):
@@ -55,6 +57,10 @@ def task_table(comparison: Comparison, task: TaskComparison) -> Table:
     if failed:
         table.caption.append(f"\nfailed: {'; '.join(failed)}", style="red")
     return table
+
+
+def _estimate(value: Interval | None) -> str:
+    return units.number(None if value is None else value.estimate, 0)
 
 
 def _ratio(ratio: Ratio | None) -> Text:

@@ -92,6 +92,13 @@ class ChannelsFirst(gymnasium.ObservationWrapper):
         return np.ascontiguousarray(np.moveaxis(observation, -1, 0), dtype=np.float32)
 
 
+def look_in_own_modules(env_id: str) -> None:
+    """Lets the module of an environment be found, which may be the user's own."""
+    if ":" in env_id:
+        places = os.environ.get("TIANJI_MODULES", "").split(os.pathsep)
+        sys.path.extend(place for place in places if place and place not in sys.path)
+
+
 def make_counted(env: dict[str, Any]) -> gymnasium.Env[Any, Any]:
     """The environment of a task.
 
@@ -99,9 +106,7 @@ def make_counted(env: dict[str, Any]) -> gymnasium.Env[Any, Any]:
         env: The section `env` of the job.
     """
     env_id = env["id"]
-    if ":" in env_id:  # gymnasium imports the module, which may be the user's own
-        places = os.environ.get("TIANJI_MODULES", "").split(os.pathsep)
-        sys.path.extend(place for place in places if place and place not in sys.path)
+    look_in_own_modules(env_id)
     namespace = env_id.partition("/")[0] if "/" in env_id else ""
     make = {"ALE": _make_atari, "MinAtar": _make_minatar}.get(namespace, gymnasium.make)
     counted: gymnasium.Env[Any, Any] = CountedEnv(make(env_id))

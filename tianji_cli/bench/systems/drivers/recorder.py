@@ -4,6 +4,7 @@ Every process that steps environments (or trains) writes a file of its own, so n
 and nothing waits. `t` is CLOCK_MONOTONIC, which all processes of one machine share.
 
     {"kind": "steps", "t": 12.5, "total": 4000}                     env steps of this process so far
+    {"kind": "steps", "t": 12.5, "total": 4000, "agent_total": 12000}     of a team: its agents' too
     {"kind": "episode", "t": 12.5, "episode_return": 31.0, "length": 31}
     {"kind": "trained", "t": 12.5, "env_steps": 400, "samples": 3200, "updates": 16}      totals
     {"kind": "phase", "t": 12.5, "name": "imported"}
@@ -33,11 +34,18 @@ class Recorder:
         self._lines: list[str] = []
         self._flushed_s = 0.0
         self._total = 0
+        self._agent_total = 0
         self._noted = 0
 
-    def steps(self, count: int) -> None:
-        """Counts env steps; about every tenth of a second they are written."""
+    def steps(self, count: int, num_agents: int | None = None) -> None:
+        """Counts env steps; about every tenth of a second they are written.
+
+        Args:
+            count: How many.
+            num_agents: How many agents of a team acted in each; None: it is no team.
+        """
         self._total += count
+        self._agent_total += count * (num_agents or 0)
         now_s = time.monotonic()
         if now_s - self._flushed_s >= FLUSH_S:
             self._flush(now_s)
@@ -77,7 +85,8 @@ class Recorder:
 
     def _flush(self, now_s: float) -> None:
         if self._total != self._noted:
-            self._write("steps", total=self._total)
+            of_team = {"agent_total": self._agent_total} if self._agent_total else {}
+            self._write("steps", total=self._total, **of_team)
             self._noted = self._total
         if self._lines:
             self._file.write("\n".join(self._lines) + "\n")
@@ -110,12 +119,12 @@ class EpisodeCounter:
         self._return = 0.0
         self._length = 0
 
-    def step(self, reward: float, is_over: bool) -> None:
-        """One env step."""
+    def step(self, reward: float, is_over: bool, num_agents: int | None = None) -> None:
+        """One env step; `num_agents` is how many agents of a team acted in it."""
         recorder = recorder_of_process()
         self._return += float(reward)
         self._length += 1
         if is_over:
             recorder.episode(self._return, self._length)
             self.reset()
-        recorder.steps(1)
+        recorder.steps(1, num_agents)

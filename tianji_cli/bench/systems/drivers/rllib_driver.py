@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ ENV = "tianji-bench"
 IMPALA_REPORT_S = 1
 """How often it reports, and sees that it is to stop; 10 s by default."""
 SAMPLED, TRAINED = "num_env_steps_sampled_lifetime", "num_module_steps_trained_lifetime"
+OF_AGENTS = "num_agent_steps_sampled_lifetime"
+"""By agent; a step of an agent is a sample."""
 
 
 def ppo_settings(hp: dict[str, Any], _num_workers: int) -> dict[str, Any]:
@@ -153,15 +156,20 @@ def report(result: dict[str, Any], recorder: Recorder, raw: Any) -> None:  # noq
     raw.flush()
     sampled = int(_plain(runners.get(SAMPLED)) or 0)
     recorder.claimed(sampled)
-    recorder.trained(sampled, int(_plain(learner.get(TRAINED)) or 0), 0)
+    num_agents = sum(map(float, runners.get(OF_AGENTS, {}).values())) / max(sampled, 1) or 1.0
+    recorder.trained(sampled, round((_plain(learner.get(TRAINED)) or 0) / num_agents), 0)
 
 
 def _plain(value: Any) -> float | None:  # noqa: ANN401
     return None if value is None else float(value)
 
 
-def main() -> None:
-    """Trains until a signal comes; a second one ends at once."""
+def main(config_of: Callable[[dict[str, Any], int], Any] = config_of) -> None:
+    """Trains until a signal comes; a second one ends at once.
+
+    Args:
+        config_of: RLlib's configuration of a task with a seed.
+    """
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     task = job["task"]
     import ray
