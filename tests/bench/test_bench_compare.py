@@ -10,6 +10,7 @@ from tianji_cli.bench.comparison.compare import compare
 from tianji_cli.bench.comparison.harness import new_bench
 from tianji_cli.bench.comparison.results import make_cells, planned_s
 from tianji_cli.bench.systems.base import Installed
+from tianji_cli.render.bench.bench_tables import task_table
 from tianji_cli.render.bench.bench_text import ratio_text, verdicts
 
 
@@ -193,3 +194,24 @@ def test_blocks_are_complete_random_and_reproducible():
     assert len(set(orders)) > 4
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
     assert planned_s(suite, cells) == 40 * (1.0 + 12.0)
+
+
+def test_agent_steps_are_shown_where_a_task_has_several_agents(tmp_path):
+    alone = both([5, 6], [20, 22])
+    of_team = [
+        msgspec.structs.replace(
+            result,
+            figures=msgspec.structs.replace(
+                result.figures, agent_steps_per_s=3 * (result.figures.collect_per_s or 0.0)
+            ),
+        )
+        for result in alone
+    ]
+    for results, is_shown in ((alone, False), (of_team, True)):
+        (task,) = comparison_of(results, tmp_path, num_seeds=2).tasks
+        table = task_table(comparison_of(results, tmp_path, num_seeds=2), task)
+        headings = [str(column.header) for column in table.columns]
+        assert ("agent steps/s" in headings) == is_shown
+    us, them = task.systems
+    assert us.agent_steps.estimate == pytest.approx(3 * us.throughput.estimate)
+    assert them.agent_steps.estimate == pytest.approx(3 * them.throughput.estimate)
