@@ -23,7 +23,7 @@ from engine.layers import distributions
 from engine.layers.cores import build_core
 from engine.layers.distributions import Distribution, make_distribution
 from engine.layers.encoders import build_features, shares_trunk
-from engine.layers.inputs import Observation, map_leaves, observation_of
+from engine.layers.inputs import STATE, Observation, map_leaves, mask_of, observation_of
 from engine.layers.trunks import linear
 from engine.rollout import Field
 from engine.spaces.action_parts import action_field as action_field
@@ -255,3 +255,15 @@ def learn_statistics(
         network.central_input.learn(batch[CENTRAL][:-1][valid], replicas)
     if network.returns is not None:
         network.returns.learn(returns[valid] / network.reward_scale, replicas)
+
+
+def unrolled(
+    network: PolicyValueNetwork, minibatch: Mapping[str, Tensor]
+) -> tuple[Distribution, Tensor, dict[str, Tensor]]:
+    """Distribution and values [T*N] of N sequences, and all else of each step in the same order."""
+    state = minibatch[STATE]
+    in_time = {name: v.transpose(0, 1) for name, v in minibatch.items() if name != STATE}
+    policy, value = network.unroll(
+        observation_of(in_time), state, in_time["valid"], mask_of(in_time), in_time.get(CENTRAL)
+    )
+    return policy, value, {name: values.flatten(0, 1) for name, values in in_time.items()}

@@ -26,12 +26,12 @@ from engine.algorithms.networks import (
     PolicyValueNetwork,
     after_resets,
     learn_statistics,
+    unrolled,
 )
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, normalized
 from engine.algorithms.returns import generalized_advantages
 from engine.algorithms.schedules import beside, linear, set_keys
 from engine.errors import ConfigError
-from engine.layers.distributions import Distribution
 from engine.layers.inputs import STATE, map_leaves, mask_of, observation_of
 from engine.spec import (
     NetworkSpec,
@@ -268,7 +268,7 @@ class Ppo(ActorCritic):
         assert isinstance(network, PolicyValueNetwork)
         config = self._config
         if self._state_size:
-            policy, value, minibatch = _unrolled(network, minibatch)
+            policy, value, minibatch = unrolled(network, minibatch)
         else:
             policy, value = network.evaluate(
                 observation_of(minibatch), mask_of(minibatch), minibatch.get(CENTRAL)
@@ -295,15 +295,3 @@ class Ppo(ActorCritic):
             approximate_kl = weight @ (ratio - 1 - log_ratio)
             metrics = torch.stack((policy_loss, value_loss, entropy, approximate_kl)).detach()
         return loss, metrics
-
-
-def _unrolled(
-    network: PolicyValueNetwork, minibatch: Batch
-) -> tuple[Distribution, Tensor, dict[str, Tensor]]:
-    """Distribution and values [T*N] of N sequences, and all else of each step in the same order."""
-    state = minibatch[STATE]
-    in_time = {name: v.transpose(0, 1) for name, v in minibatch.items() if name != STATE}
-    policy, value = network.unroll(
-        observation_of(in_time), state, in_time["valid"], mask_of(in_time), in_time.get(CENTRAL)
-    )
-    return policy, value, {name: values.flatten(0, 1) for name, values in in_time.items()}

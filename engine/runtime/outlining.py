@@ -9,7 +9,7 @@ import msgspec
 import torch
 
 from engine.algorithms.base import SampleRequest, Spaces
-from engine.algorithms.teams.agents import identified_space
+from engine.algorithms.teams.identity import identified_space
 from engine.blueprint import STEP_FIELDS, make_suitable
 from engine.devices.visible import CPU
 from engine.envs.make import make_vector_env, spaces_of

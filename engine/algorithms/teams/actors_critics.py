@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from engine.algorithms.observation_input import build_input
 from engine.algorithms.q_network import Critics
-from engine.algorithms.teams.agents import TeamView, identified_space, identify, numbered
+from engine.algorithms.teams.agents import TeamView
+from engine.algorithms.teams.identity import identified_space, identify, numbered
 from engine.layers.encoders import build_features
 from engine.layers.inputs import Observation, map_leaves
 from engine.layers.trunks import linear

@@ -13,13 +13,8 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from engine.algorithms.base import Batch, Spaces
-from engine.algorithms.teams.agents import (
-    TeamView,
-    identified_space,
-    identify,
-    of_agents,
-    of_all,
-)
+from engine.algorithms.teams.agents import TeamView, of_agents, of_all
+from engine.algorithms.teams.identity import identified_space, identify
 from engine.layers.inputs import STATE
 from engine.spaces.action_parts import parts_of
 from engine.spaces.leaves import AnySpace

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.algorithms.base import Batch, Spaces
 from engine.algorithms.networks import CENTRAL
-from engine.algorithms.teams.agents import numbered
+from engine.algorithms.teams.identity import numbered
 from engine.algorithms.teams.ippo import Ippo, IppoConfig
 from engine.spaces.team import SharedPolicy
 from engine.spec import NetworkSpec

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from engine.algorithms.q_network import ActionValues, among_valid
 from engine.algorithms.replicas import ReplicaGroup
-from engine.algorithms.teams.agents import TeamView, identified_space, identify, of_agents, of_all
+from engine.algorithms.teams.agents import TeamView, of_agents, of_all
+from engine.algorithms.teams.identity import identified_space, identify
 from engine.algorithms.teams.mixing import Mixer
 from engine.layers.inputs import STATE, Observation, map_leaves
 from engine.spaces.action_parts import parts_of

@@ -11,14 +11,9 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from engine.algorithms.teams.agents import (
-    TeamView,
-    identified_space,
-    identify,
-    of_agents,
-    of_all,
-)
+from engine.algorithms.teams.agents import TeamView, of_agents, of_all
 from engine.algorithms.teams.critic_input import numbers
+from engine.algorithms.teams.identity import identified_space, identify
 from engine.errors import ConfigError
 from engine.layers.inputs import map_leaves
 from engine.rollout import Layout
