@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -118,7 +118,8 @@ class CompileJob:
         """
         if self.library is not None:
             use(self.library)
-        line = f"{NAMES[self._kind]}: {self.outcome}"
+        products = self.library.products if self.library is not None else ""
+        line = f"{NAMES[self._kind]}: {'; '.join(filter(None, (self.outcome, products)))}"
         print(line, flush=True)
         return line
 
@@ -265,9 +266,18 @@ class Workspace:
         os.close(self.lock)
 
 
+def cpp_compiler() -> str | None:
+    """The C++ compiler of this host."""
+    return next((name for name in _compilers() if shutil.which(name)), None)
+
+
+def _compilers() -> Sequence[str]:
+    named = os.environ.get("CXX")
+    return (named,) if named else _COMPILERS
+
+
 def _missing_compiler() -> str | None:
     """Why nothing can be compiled here; None if it can."""
-    named = os.environ.get("CXX")
-    if any(shutil.which(name) for name in ((named,) if named else _COMPILERS)):
+    if cpp_compiler() is not None:
         return None
-    return f"no C++ compiler here ({named or ', '.join(_COMPILERS)})"
+    return f"no C++ compiler here ({', '.join(_compilers())})"

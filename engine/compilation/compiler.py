@@ -14,8 +14,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import cast
@@ -23,11 +25,13 @@ from typing import cast
 import msgspec
 import psutil
 import torch
+from torch.fx import GraphModule
 
 from engine.blueprint import Blueprint, make_blueprint
 from engine.compilation.compile_job import CompileOrder
 from engine.compilation.library import Kind, put_library
-from engine.compilation.products import lower_to_onednn
+from engine.compilation.product_kernel import NAME, ProductKernel
+from engine.compilation.products import replace_products
 from engine.compilation.tracing import TRACE
 from engine.host.end_signals import END_SIGNAL
 from engine.host.process import name_process
@@ -46,17 +50,33 @@ def write_library(blueprint: Blueprint, kind: Kind, library: Path, workspace: Pa
     """
     made = workspace / "made.so"
     traced = TRACE[kind](blueprint)
-    lower_to_onednn()
-    with torch.no_grad():
-        torch._inductor.aot_compile(
-            traced.graph,
-            traced.arguments,
-            options={**_OPTIONS, "aot_inductor.output_path": str(made)},
-        )
-    put_library(made, traced.signature, library)
+    kernel, products = _fastest_products(traced.graph, workspace)
+    options = {**_OPTIONS, "aot_inductor.output_path": str(made)}
+    if kernel is not None:
+        from engine.compilation.product_lowering import DECLARATIONS, lower_products
+
+        lower_products()
+        options |= {
+            "aot_inductor.custom_ops_to_c_shims": DECLARATIONS,
+            "aot_inductor.custom_op_libs": [NAME],
+        }
+    with torch.no_grad(), kernel.found_by_linkers() if kernel else nullcontext():
+        torch._inductor.aot_compile(traced.graph, traced.arguments, options=options)
+    put_library(made, traced.signature, library, products)
 
 
-_OPTIONS: Mapping[str, bool] = {
+def _fastest_products(graph: GraphModule, workspace: Path) -> tuple[ProductKernel | None, str]:
+    """Replaces products that the kernel computes faster. Returns the kernel, unless it cannot be
+    compiled, and one line about the choice."""
+    try:
+        kernel = ProductKernel(workspace)
+    except (OSError, subprocess.CalledProcessError) as error:
+        return None, f"products by PyTorch: {error}"
+    replace_products(graph, kernel.is_faster)
+    return kernel, kernel.described()
+
+
+_OPTIONS: Mapping[str, object] = {
     # Whether the processor has them is asked in any case; this would compile PyTorch's vector
     # headers four times to see that they can be.
     "cpp.vec_isa_ok": True,

@@ -25,7 +25,10 @@ from engine.host.account import cache_home
 from engine.host.cores import processor_features
 from engine.spaces.leaves import identity_of
 
-MAKERS = ("policy_inference", "compiled", "compiler", "products", "staging", "tracing")
+MAKERS = (
+    *("policy_inference", "compiled", "compiler", "staging", "tracing"),
+    *("products", "product_kernel", "product_lowering"),
+)
 """Modules beside this one that determine what a library computes and how it is called."""
 
 Kind: TypeAlias = Literal["steps", "act"]
@@ -57,20 +60,23 @@ class DamagedError(Exception):
 
 
 class Seal(msgspec.Struct, frozen=True, kw_only=True):
-    """The file beside a library, written after it: its signature, size and checksum."""
+    """The file beside a library, written after it: its signature, size and checksum, and one line
+    about what its matrix products are computed by."""
 
     signature: Signature
+    products: str
     num_bytes: int
     sha256: str
 
 
-def put_library(made: Path, signature: Signature, library: Path) -> None:
+def put_library(made: Path, signature: Signature, library: Path, products: str = "") -> None:
     """Moves a library to its place atomically: it is there completely or not at all.
 
     Args:
         made: On the same disk.
         signature: What it may be called with.
         library: Its place.
+        products: One line about its matrix products.
 
     Raises:
         OSError: The disk is full or not writable.
@@ -78,7 +84,8 @@ def put_library(made: Path, signature: Signature, library: Path) -> None:
     with made.open("rb") as file:
         os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    seal = Seal(signature=signature, num_bytes=made.stat().st_size, sha256=digest)
+    size = made.stat().st_size
+    seal = Seal(signature=signature, products=products, num_bytes=size, sha256=digest)
     signature_path(library).unlink(missing_ok=True)  # of a damaged one
     made.replace(library)
     write_durably(signature_path(library), msgspec.json.encode(seal))
@@ -90,8 +97,8 @@ def discard_library(library: Path) -> None:
     library.unlink(missing_ok=True)
 
 
-def _check_sealed(library: Path) -> Signature:
-    """The signature of a library whose size and checksum match.
+def _check_sealed(library: Path) -> Seal:
+    """The seal of a library whose size and checksum match.
 
     A damaged one must not reach the dynamic linker, which would map it and crash with a bus error.
     """
@@ -104,7 +111,7 @@ def _check_sealed(library: Path) -> Signature:
                 raise DamagedError("its checksum does not match")
     except (msgspec.MsgspecError, UnicodeDecodeError, FileNotFoundError) as error:
         raise DamagedError(str(error)) from error
-    return seal.signature
+    return seal
 
 
 class Library:
@@ -115,6 +122,7 @@ class Library:
 
     Attributes:
         signature: What it may be called with.
+        products: One line about its matrix products.
 
     Raises:
         DamagedError: There is no such library, or it is damaged.
@@ -123,7 +131,8 @@ class Library:
     """
 
     def __init__(self, path: Path) -> None:
-        self.signature = _check_sealed(path)
+        seal = _check_sealed(path)
+        self.signature, self.products = seal.signature, seal.products
         self._runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
 
     def call(self, arguments: list[Tensor]) -> list[Tensor]:
@@ -175,6 +184,7 @@ def _sources(blueprint: Blueprint) -> Iterable[Path]:
     for folder in ("algorithms", "algorithms/teams", "layers", "spaces"):
         yield from (engine / folder).glob("*.py")
     yield from (Path(__file__).with_name(f"{name}.py") for name in MAKERS)
+    yield Path(__file__).with_name("product.cpp")
     for name, _ in blueprint.experiment.named_modules:
         path = Path(inspect.getfile(sys.modules[name]))
         yield from path.parent.rglob("*.py") if path.name == "__init__.py" else (path,)

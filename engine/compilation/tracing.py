@@ -20,7 +20,6 @@ from engine.algorithms.gradient import (
     Trainable,
     gather,
 )
-from engine.algorithms.step_sequence import StepSequence
 from engine.blueprint import Blueprint
 from engine.compilation.compiled import act_signature, step_arguments, steps_signature
 from engine.compilation.library import Kind, Signature
@@ -31,7 +30,6 @@ from engine.compilation.policy_inference import (
     split_row,
     with_states,
 )
-from engine.compilation.products import multiply_by_onednn
 from engine.compilation.staging import SampleStaging, Staging
 from engine.layers.inputs import Inputs
 from engine.spaces.observations import MASK
@@ -67,10 +65,7 @@ def trace_steps(blueprint: Blueprint) -> Traced:
     if recorder.order is not None:
         arguments.append(recorder.order[0])
     signature = steps_signature(state, recorder.samples, recorder.order)
-    traced = _trace(_StepFunction(state, recorder), arguments, signature)
-    if isinstance(recorder.step, StepSequence):
-        multiply_by_onednn(traced.graph)
-    return traced
+    return _trace(_StepFunction(state, recorder), arguments, signature)
 
 
 def trace_act(blueprint: Blueprint) -> Traced:

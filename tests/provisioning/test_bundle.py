@@ -53,8 +53,11 @@ def test_the_laboratory_is_not_shipped() -> None:
         names = archive.getnames()
     assert "tianji_cli/bench/transport/programs/tianji_channel.py" in names
     assert "engine/graph/policies/tianji.yaml" in names
+    assert "engine/compilation/product.cpp" in names
     assert not [name for name in names if name.startswith("tianji_cli/lab")]
-    assert not [name for name in names if not name.endswith((".py", ".yaml", ".txt", LIST_NAME))]
+    assert not [
+        name for name in names if not name.endswith((".py", ".cpp", ".yaml", ".txt", LIST_NAME))
+    ]
 
 
 def test_any_change_makes_another_name(tmp_path: Path) -> None:

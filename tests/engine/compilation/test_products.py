@@ -1,28 +1,150 @@
-"""Products by oneDNN are those of PyTorch's BLAS library, to rounding."""
+"""Products by the kernel of a host are those of PyTorch's BLAS library, to rounding."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from engine.blueprint import Blueprint, make_blueprint
-from engine.compilation import tracing
+from engine.compilation import compiler, product_kernel
 from engine.compilation.compiled import CompiledSteps
 from engine.compilation.compiler import write_library
 from engine.compilation.library import Library
+from engine.compilation.product_kernel import ProductKernel
+from engine.compilation.products import (
+    NOTHING,
+    RELU,
+    RELU_GRADIENT,
+    TANH,
+    TANH_GRADIENT,
+    finished,
+    replace_products,
+)
 from engine.compilation.staging import SampleStaging
+from engine.compilation.tracing import record, trace_steps
 from engine.spec import EnvSpec, NetworkSpec, StalenessSpec
 from engine.testing import make_experiment
 
-needs_onednn = pytest.mark.skipif(
-    not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN"
-)
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> ProductKernel:
+    return ProductKernel(tmp_path_factory.mktemp("kernel"))
+
+
+def random(*size: int, is_transposed: bool = False) -> Tensor:
+    *batch, rows, columns = size
+    return (
+        torch.randn(*batch, columns, rows).mT
+        if is_transposed
+        else torch.randn(*batch, rows, columns)
+    )
+
+
+SIZES = [
+    *((1, 1, 1), (8, 4, 64), (200, 64, 2), (5, 1, 33), (17, 70, 31), (13, 16, 96)),
+    *((9, 1200, 40), (3, 600, 7), (64, 33, 200), (256, 256, 256)),
+]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("transposed", [(False, False), (False, True), (True, False), (True, True)])
+def test_it_multiplies(
+    kernel: ProductKernel, size: tuple[int, int, int], transposed: tuple[bool, bool]
+):
+    torch.manual_seed(0)
+    rows, depth, columns = size
+    a = random(rows, depth, is_transposed=transposed[0])
+    b = random(depth, columns, is_transposed=transposed[1])
+    bias, beside = torch.randn(columns), torch.rand(rows, columns) - 0.5
+    for then in (NOTHING, RELU, TANH, RELU_GRADIENT, TANH_GRADIENT):
+        out = torch.full((rows, columns), torch.nan)
+        kernel.multiply(out, a, b, then=then, bias=bias, beside=beside)
+        exact = finished(a.double() @ b.double() + bias, beside.double(), then)
+        torch.testing.assert_close(out.double(), exact, atol=4e-6 * depth**0.5, rtol=1e-5)
+
+
+def test_threads_share_its_rows(kernel: ProductKernel):
+    a, b, out = random(205, 96), random(96, 70), torch.empty(205, 70)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        kernel.multiply(out, a, b, then=NOTHING)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(out, a @ b, atol=1e-4, rtol=1e-5)
+
+
+def test_of_several_matrices_each_is_multiplied(kernel: ProductKernel):
+    a, b = random(3, 14).expand(2, 3, 14), random(2, 14, 20, is_transposed=True)
+    out = torch.empty(2, 3, 20)
+    kernel.multiply(out, a, b, then=NOTHING)
+    torch.testing.assert_close(out, a @ b, atol=1e-5, rtol=1e-5)
+
+
+def test_tanh_is_right_to_rounding_everywhere(kernel: ProductKernel):
+    x = torch.cat((torch.linspace(-12, 12, 20001), torch.logspace(-30, 1, 1000)))[:, None]
+    out = torch.empty_like(x)
+    kernel.multiply(out, x, torch.ones(1, 1), then=TANH)
+    torch.testing.assert_close(out.double(), x.double().tanh(), atol=3e-7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("then", [NOTHING, RELU, TANH, RELU_GRADIENT, TANH_GRADIENT])
+def test_what_is_not_finite_stays_visible(kernel: ProductKernel, then: int):
+    """Steps with such values are not taken, so they must not be lost."""
+    x = torch.tensor([[torch.nan], [torch.inf], [-torch.inf]])
+    out, beside = torch.empty(3, 1), torch.full((3, 1), 0.5)
+    kernel.multiply(out, x, torch.ones(1, 1), then=then, beside=beside)
+    torch.testing.assert_close(out, finished(x, beside, then), equal_nan=True)
+
+
+def rewritten(function: Callable[..., Tensor], *arguments: Tensor) -> GraphModule:
+    graph = make_fx(function, tracing_mode="fake")(*arguments)
+    replace_products(graph, lambda shape, then: True)
+    return graph
+
+
+def operations(graph: GraphModule) -> list[str]:
+    called = [node for node in graph.graph.nodes if node.op == "call_function"]
+    return [str(node.target) for node in called if "product" in str(node.target)] + sorted(
+        str(node.target) for node in called if "product" not in str(node.target)
+    )
+
+
+def test_bias_and_activation_become_one_with_a_product():
+    x, weight, bias = torch.randn(4, 3), torch.randn(2, 3, 5), torch.randn(2, 1, 5)
+    graph = rewritten(lambda x, w, c: (torch.bmm(x.expand(2, 4, 3), w) + c).tanh(), x, weight, bias)
+    assert operations(graph)[0] == "tianji.product.default"
+    assert not any(name in operations(graph) for name in ("aten.add.Tensor", "aten.tanh.default"))
+    torch.testing.assert_close(graph(x, weight, bias), (x @ weight + bias).tanh())
+
+
+def test_what_is_used_elsewhere_too_stays():
+    def both(x: Tensor, w: Tensor) -> Tensor:
+        product = x @ w
+        return product.relu() + product
+
+    arguments = torch.randn(4, 3), torch.randn(3, 4)
+    graph = rewritten(both, *arguments)
+    assert "aten.relu.default" in operations(graph)
+    torch.testing.assert_close(graph(*arguments), both(*arguments))
+
+
+def test_other_sums_of_products_are_no_biases():
+    arguments = torch.randn(4, 3), torch.randn(3, 4), torch.randn(4, 1)
+    graph = rewritten(lambda x, w, c: x @ w + c, *arguments)
+    assert "aten.add.Tensor" in operations(graph)
 
 
 def blueprint_of(name: str) -> Blueprint:
+    if name == "ppo":
+        return make_blueprint(make_experiment(env=EnvSpec(id="CartPole-v1", num_envs=4)))
     experiment = make_experiment(
         env=EnvSpec(id="Pendulum-v1", num_envs=4), staleness=StalenessSpec(mode="unbounded")
     )
@@ -35,7 +157,81 @@ def blueprint_of(name: str) -> Blueprint:
     )
 
 
-def batch_of(blueprint: Blueprint) -> dict[str, torch.Tensor]:
+@pytest.mark.parametrize(("name", "num_products"), [("sac", 28), ("td3", 42), ("ppo", 10)])
+def test_a_rewritten_step_computes_the_same(name: str, num_products: int):
+    blueprint = blueprint_of(name)
+    plain, other = (trace_steps(blueprint) for _ in range(2))
+    replace_products(other.graph, lambda shape, then: True)
+    names = operations(other.graph)
+    assert names.count("tianji.product.default") == num_products
+    assert not {"aten.relu.default", "aten.threshold_backward.default"} & set(names)
+    generator = torch.Generator().manual_seed(0)
+    state = blueprint.algorithm.init(0)
+    recorder = record(blueprint, state)
+    assert recorder.step is not None
+    num_changed = len(recorder.step.changed(state))
+    arguments = [argument.clone() for argument in plain.arguments]
+    for argument in arguments[num_changed + 1 :]:  # the samples
+        if argument.is_floating_point():
+            argument.uniform_(0.1, 1.0, generator=generator)
+    before, copies = ([argument.clone() for argument in arguments] for _ in range(2))
+    results = zip(plain.graph(*arguments), other.graph(*copies), strict=True)
+    for one, two in [*results, *zip(arguments, copies, strict=True)]:
+        torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
+    pairs = zip(arguments[:num_changed], before[:num_changed], strict=True)
+    assert not all(torch.equal(one, two) for one, two in pairs), "something was learnt"
+
+
+def with_seconds(
+    kernel: ProductKernel, monkeypatch: pytest.MonkeyPatch, theirs: float, ours: float
+) -> None:
+    seconds = product_kernel._Seconds(theirs=theirs, ours=ours)
+    monkeypatch.setattr(kernel, "_measure", lambda shape, then: seconds)
+
+
+def test_the_faster_one_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    kernel = ProductKernel(tmp_path)
+    monkeypatch.setattr(compiler, "ProductKernel", lambda directory: kernel)
+    with_seconds(kernel, monkeypatch, theirs=2e-6, ours=1e-6)
+    graph = trace_steps(blueprint_of("ppo")).graph
+    chosen, line = compiler._fastest_products(graph, tmp_path)
+    assert chosen is kernel
+    assert operations(graph).count("tianji.product.default") == 10
+    assert line.startswith("10 of 10 products by a kernel compiled for this processor, such as ")
+    assert line.endswith(" in 1.0 us instead of 2.0")
+
+
+def test_where_nothing_is_faster_products_stay_those_of_pytorch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kernel = ProductKernel(tmp_path)
+    monkeypatch.setattr(compiler, "ProductKernel", lambda directory: kernel)
+    with_seconds(kernel, monkeypatch, theirs=1e-6, ours=1e-6)
+    graph = trace_steps(blueprint_of("ppo")).graph
+    _, line = compiler._fastest_products(graph, tmp_path)
+    assert "tianji.product.default" not in operations(graph)
+    assert line == "products by PyTorch, nothing else is faster here"
+
+
+def test_without_the_kernel_products_stay_those_of_pytorch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(product_kernel, "_FLAGS", ("--no-such-flag",))
+    graph = trace_steps(blueprint_of("ppo")).graph
+    chosen, line = compiler._fastest_products(graph, tmp_path)
+    assert chosen is None
+    assert line.startswith("products by PyTorch: ")
+    assert "tianji.product.default" not in operations(graph)
+
+
+def test_measurements_are_of_both(kernel: ProductKernel):
+    a, b = torch.randn(8, 4), torch.randn(4, 16)
+    seconds = kernel._measure(product_kernel.Shape.of(a, b), RELU)
+    assert 0.0 < seconds.ours < 1e-3
+    assert 0.0 < seconds.theirs < 1e-3
+
+
+def batch_of(blueprint: Blueprint) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
     batch = SampleStaging(blueprint.samples).tensors
     for name in ("observation", "next_observation", "reward", "discount", "action"):
@@ -43,32 +239,13 @@ def batch_of(blueprint: Blueprint) -> dict[str, torch.Tensor]:
     return batch
 
 
-@needs_onednn
-@pytest.mark.parametrize("name", ["sac", "td3"])
-def test_a_rewritten_step_computes_the_same(name: str, monkeypatch: pytest.MonkeyPatch):
-    blueprint = blueprint_of(name)
-    rewritten = tracing.trace_steps(blueprint)
-    targets = [str(node.target) for node in rewritten.graph.graph.nodes]
-    assert targets.count("mkldnn._linear_pointwise.default") >= 10
-    monkeypatch.setattr(tracing, "multiply_by_onednn", lambda graph: None)
-    plain = tracing.trace_steps(blueprint)
-    generator = torch.Generator().manual_seed(0)
-    arguments = [argument.clone() for argument in plain.arguments]
-    for argument in arguments[6:]:  # the samples
-        if argument.is_floating_point():
-            argument.uniform_(-1.0, 1.0, generator=generator)
-    before, copies = arguments[0].clone(), [argument.clone() for argument in arguments]
-    results = zip(plain.graph(*arguments), rewritten.graph(*copies), strict=True)
-    for one, other in [*results, *zip(arguments, copies, strict=True)]:
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
-    assert not torch.equal(arguments[0], before), "something was learnt"
-
-
-@needs_onednn
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the compiler, which is PyTorch's own
 @pytest.mark.parametrize("name", ["sac", "td3"])
-def test_compiled_it_trains_as_in_eager_mode(name: str, tmp_path: Path):
+def test_compiled_it_trains_as_in_eager_mode(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ProductKernel, "is_faster", lambda self, shape, then: True)
     blueprint = blueprint_of(name)
     write_library(blueprint, "steps", tmp_path / "library.so", tmp_path)
     eager, compiled = blueprint.algorithm.init(3), blueprint.algorithm.init(3)

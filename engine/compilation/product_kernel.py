@@ -1,0 +1,188 @@
+"""The kernel `product.cpp`: compiled for the host, measured on it, and linked into libraries.
+
+PyTorch's BLAS library is not equally good everywhere: on AMD processors MKL uses half of AVX-512,
+and of small products most of its time is not spent multiplying. So each product of a function is
+measured on the host that compiles it, by that library and by the kernel; the faster one is used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from engine.compilation.compile_job import cpp_compiler
+from engine.compilation.products import Shape, finished
+
+NAME = "tianji_product"
+_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp")
+_SEARCHED = "LIBRARY_PATH"
+_ROUNDS = 7
+_ROUND_S = 2e-4
+_Repeated: TypeAlias = Callable[[int], None]
+"""Does something so often."""
+
+
+class ProductKernel:
+    """The kernel, compiled for this host.
+
+    Args:
+        directory: Where it is compiled, as a library for linkers and for this process.
+
+    Raises:
+        OSError, subprocess.CalledProcessError: It cannot be compiled.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        compiled, shared = directory / f"{NAME}.o", directory / f"{NAME}.so"
+        compiler = cpp_compiler()
+        if compiler is None:
+            raise FileNotFoundError("no C++ compiler here")
+        source = str(Path(__file__).with_name("product.cpp"))
+        for command in (
+            [compiler, *_FLAGS, "-c", source, "-o", str(compiled)],
+            [compiler, *_FLAGS, "-shared", str(compiled), "-o", str(shared)],
+            ["ar", "rc", str(directory / f"lib{NAME}.a"), str(compiled)],
+        ):
+            subprocess.run(command, check=True, capture_output=True)
+        self._multiply = ctypes.CDLL(str(shared)).tianji_product_repeated
+        self._multiply.argtypes = [ctypes.c_int64, *[ctypes.c_void_p] * 6]
+        self._measured: dict[tuple[Shape, int], _Seconds] = {}
+        self._asked: list[tuple[Shape, int]] = []
+
+    def is_faster(self, shape: Shape, then: int) -> bool:
+        """Whether it needs less time than PyTorch for a product and what happens to its entries
+        then, by the best of some rounds."""
+        if 1 not in shape.of_b[1:]:
+            return False
+        key = shape, then
+        self._asked.append(key)
+        if key not in self._measured:
+            self._measured[key] = self._measure(shape, then)
+        return self._measured[key].is_less
+
+    def described(self) -> str:
+        """One line: which products it computes, of those that it was asked for, and how fast."""
+        chosen = {key: self._asked.count(key) for key in self._asked if self._measured[key].is_less}
+        if not chosen:
+            return "products by PyTorch, nothing else is faster here" if self._asked else ""
+        largest = max(chosen, key=lambda key: key[0].num_multiplications)
+        return (
+            f"{sum(chosen.values())} of {len(self._asked)} products by a kernel compiled for this"
+            f" processor, such as {largest[0]} in {self._measured[largest]}"
+        )
+
+    @contextmanager
+    def found_by_linkers(self) -> Iterator[None]:
+        """Meanwhile, linkers find the library `NAME`."""
+        before = os.environ.get(_SEARCHED)
+        os.environ[_SEARCHED] = os.pathsep.join(filter(None, (str(self._directory), before)))
+        try:
+            yield
+        finally:
+            del os.environ[_SEARCHED]
+            if before is not None:
+                os.environ[_SEARCHED] = before
+
+    def multiply(
+        self,
+        out: Tensor,
+        a: Tensor,
+        b: Tensor,
+        *,
+        then: int,
+        bias: Tensor | None = None,
+        beside: Tensor | None = None,
+        count: int = 1,
+    ) -> None:
+        """Writes then(a b + bias, beside) into `out`, so often.
+
+        Args:
+            out: [M, N], contiguous.
+            a, b: float32 [M, K] and [K, N], or with one more axis before; rows or columns of b are
+                contiguous.
+            then: What happens to an entry.
+            bias: [N].
+            beside: Like `out`; needed for gradients.
+            count: How often.
+        """
+        s = Shape.of(a, b)
+        numbers = [s.batch, s.rows, s.columns, s.depth, *s.of_a, *s.of_b, 0, then]
+        pointers = [None if each is None else each.data_ptr() for each in (out, a, b, bias, beside)]
+        self._multiply(count, *pointers, (ctypes.c_int64 * len(numbers))(*numbers))
+
+    def _measure(self, shape: Shape, then: int) -> _Seconds:
+        a = _random((shape.batch, shape.rows, shape.depth), shape.of_a)
+        b = _random((shape.batch, shape.depth, shape.columns), shape.of_b)
+        if shape.batch == 1:
+            a, b = a[0], b[0]
+        out = torch.empty(*a.shape[:-1], shape.columns)
+        one, beside = torch.zeros(1), torch.zeros_like(out)
+
+        def multiply(count: int) -> None:
+            for _ in range(count):
+                torch.matmul(a, b, out=out)
+
+        def follow(count: int) -> None:
+            for _ in range(count):
+                finished(out, beside, then)
+
+        def call(count: int) -> None:
+            for _ in range(count):
+                finished(one, one, then)
+
+        def ours(count: int) -> None:
+            self.multiply(out, a, b, then=then, beside=beside, count=count)
+
+        product, following, calling, mine = _least_seconds(multiply, follow, call, ours)
+        return _Seconds(theirs=product + max(0.0, following - calling), ours=mine)
+
+
+@dataclass(frozen=True)
+class _Seconds:
+    """Of one product, by PyTorch and by the kernel."""
+
+    theirs: float
+    ours: float
+
+    @property
+    def is_less(self) -> bool:
+        return self.ours < self.theirs
+
+    def __str__(self) -> str:
+        return f"{self.ours * 1e6:.1f} us instead of {self.theirs * 1e6:.1f}"
+
+
+def _random(size: tuple[int, int, int], strides: tuple[int, int, int]) -> Tensor:
+    """A tensor of this layout."""
+    last = sum((n - 1) * stride for n, stride in zip(size, strides, strict=True))
+    return torch.randn(last + 1).as_strided(size, strides)
+
+
+def _least_seconds(*functions: _Repeated) -> list[float]:
+    """Of one call of each, measured in turn."""
+    counts = []
+    for each in functions:
+        each(1)  # finds its memory
+        counts.append(max(1, round(_ROUND_S / max(_seconds(each, 2) / 2, 1e-9))))
+    rounds = [
+        [_seconds(each, count) / count for each, count in zip(functions, counts, strict=True)]
+        for _ in range(_ROUNDS)
+    ]
+    return [min(times) for times in zip(*rounds, strict=True)]
+
+
+def _seconds(repeated: _Repeated, count: int) -> float:
+    started_at = time.perf_counter()
+    repeated(count)
+    return time.perf_counter() - started_at

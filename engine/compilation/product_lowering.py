@@ -1,0 +1,94 @@
+"""How PyTorch's ahead-of-time compiler calls `product.cpp` for the operation `tianji::product`.
+
+Imports that compiler, so only what compiles imports this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch._inductor import ir
+from torch._inductor.lowering import lowerings
+
+_FUNCTION = "aoti_torch_cpu_tianji_product"
+_NUM_TENSORS, _NUM_INTEGERS = 5, 18
+DECLARATIONS: Mapping[object, list[str]] = {
+    torch.ops.tianji.product.default: [
+        f"int32_t {_FUNCTION}({', '.join(['void*'] * _NUM_TENSORS + ['int64_t'] * _NUM_INTEGERS)})"
+    ]
+}
+"""The function by its operation, for the compiler."""
+
+
+class _Call(ir.ExternKernelOut):
+    """Of the function: buffers, and integers that say where in them its matrices are. That is
+    cheaper than a view of each."""
+
+    def codegen_args(self) -> list[str]:
+        assert ir.is_node_sequence(self.inputs)
+        buffers = [buffer.codegen_reference() for buffer in self.inputs]
+        return [*buffers, *(f"{number}L" for number in self.constant_args)]
+
+    def get_kernel_name(self) -> str:
+        return _FUNCTION
+
+
+class _Placed:
+    """A tensor in a buffer.
+
+    Args:
+        x: Any tensor; if it is in no buffer, one is made.
+
+    Attributes:
+        buffer: The whole buffer.
+        start: Where in it the tensor starts, in entries.
+        strides: By batch, row and column; 1 for axes of one entry, and 0 without a batch.
+    """
+
+    def __init__(self, x: ir.IRNode) -> None:
+        realized = ir.ExternKernel.realize_input(x)
+        realized.freeze_layout()
+        layout = realized.get_layout()
+        is_view = isinstance(realized, ir.BaseView)
+        self.buffer = realized.unwrap_view() if is_view else realized
+        self.start = int(layout.offset)
+        sizes, strides = (list(map(int, each)) for each in (layout.size, layout.stride))
+        by_axis = [1 if n == 1 else stride for n, stride in zip(sizes, strides, strict=True)]
+        self.strides = (strides[0] if len(sizes) == 3 else 0, *by_axis[-2:])
+
+
+def lower_products() -> None:
+    """Teaches the compiler the operation."""
+    for operation in (torch.ops.tianji.product, torch.ops.tianji.product.default):
+        lowerings[operation] = _lowered
+
+
+def _lowered(
+    a: ir.TensorBox,
+    b: ir.TensorBox,
+    bias: ir.TensorBox | None,
+    beside: ir.TensorBox | None,
+    then: int,
+) -> ir.TensorBox:
+    *batches, rows, depth = map(int, a.get_size())
+    columns = int(b.get_size()[-1])
+    left, right = _Placed(a), _Placed(b)
+    if 1 not in right.strides[1:]:
+        right = _Placed(ir.ExternKernel.copy_input(b))
+    added = left if bias is None else _Placed(ir.ExternKernel.require_contiguous(bias))
+    near = left if beside is None else _Placed(ir.ExternKernel.require_contiguous(beside))
+    has_biases = bias is not None and len(bias.get_size()) == 3
+    inputs: Sequence[_Placed] = (left, right, added, near)
+    numbers = [
+        *(each.start for each in inputs),
+        *(int(bias is not None), int(beside is not None)),
+        *(batches[0] if batches else 1, rows, columns, depth),
+        *(*left.strides, *right.strides),
+        *(added.strides[0] if has_biases else 0, then),
+    ]
+    assert len(numbers) == _NUM_INTEGERS
+    layout = ir.FixedLayout(a.get_device_or_error(), torch.float32, [*batches, rows, columns])
+    buffers = [each.buffer for each in inputs]
+    call = _Call(layout, buffers, numbers, cpp_kernel_name=_FUNCTION)
+    return ir.TensorBox.create(call)
