@@ -33,7 +33,8 @@ from engine.spec import NonNegativeInt, PositiveFloat, PositiveInt, Spec, UnitIn
 ADAM_EPSILON = 1e-8
 UNREAD_BY_STEP = (
     *("learning_rate", "discount", "n_step", "replay_ratio", "replay_capacity"),
-    *("min_replay_size", "updates_per_batch", "exploration_noise", "entropy_coefficient_initial"),
+    *("min_replay_size", "updates_per_batch", "entropy_coefficient_initial"),
+    *("exploration_noise", "exploration_epsilon"),
 )
 """Hyperparameters that no optimiser step reads; discounts come with the samples."""
 

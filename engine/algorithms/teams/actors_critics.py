@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from engine.algorithms.observation_input import build_input
 from engine.algorithms.q_network import Critics
 from engine.algorithms.teams.agents import TeamView
-from engine.algorithms.teams.identity import identified_space, identify, numbered
+from engine.algorithms.teams.identity import identify, numbered
+from engine.algorithms.teams.policy_input import seen_by, spec_of
 from engine.layers.encoders import build_features
 from engine.layers.inputs import Observation, map_leaves
 from engine.layers.trunks import linear
@@ -45,13 +46,13 @@ class ActorsCritics(nn.Module):
         super().__init__()
         policies = view.team.policies
         self.acts_uniformly = nn.Parameter(torch.ones(()), requires_grad=False)
-        of_actors = [_seen_by(policy) for policy in policies]
-        self.inputs = nn.ModuleList(build_input(space, spec) for space in of_actors)
+        of_actors = [(seen_by(policy), spec_of(view.team, policy, spec)) for policy in policies]
+        self.inputs = nn.ModuleList(build_input(space, own) for space, own in of_actors)
         state = spaces.Box(-np.inf, np.inf, (view.state_size,), np.float32)
         for_vector = msgspec.structs.replace(spec, name="mlp", encoders={})
         self.state_input = build_input(state, for_vector)
         self.actors = nn.ModuleList(
-            Actor(space, spec, size) for space, size in zip(of_actors, sizes, strict=True)
+            Actor(space, own, size) for (space, own), size in zip(of_actors, sizes, strict=True)
         )
         num_actions = sum(
             size * len(policy.agents) for policy, size in zip(policies, sizes, strict=True)
@@ -152,10 +153,3 @@ def merged(policy: SharedPolicy, observation: Observation) -> Observation:
 def _num_numbers(policy: SharedPolicy) -> int:
     """Entries that tell critics which agent of a policy is meant; none if there is one."""
     return len(policy.agents) if len(policy.agents) > 1 else 0
-
-
-def _seen_by(policy: SharedPolicy) -> AnySpace:
-    num_agents = len(policy.agents)
-    return (
-        identified_space(policy.observation, num_agents) if num_agents > 1 else policy.observation
-    )

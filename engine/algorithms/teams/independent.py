@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from msgspec.structs import replace
 from torch import Tensor
 
 from engine.algorithms.base import Batch, Spaces
 from engine.algorithms.teams.agents import TeamView, of_agents, of_all
-from engine.algorithms.teams.identity import identified_space, identify
+from engine.algorithms.teams.identity import identify
+from engine.algorithms.teams.policy_input import seen_by, spec_of
 from engine.layers.inputs import STATE
 from engine.spaces.action_parts import parts_of
-from engine.spaces.leaves import AnySpace
-from engine.spaces.observations import MASK, OBSERVATION, observation_leaves
+from engine.spaces.observations import MASK, OBSERVATION
 from engine.spaces.team import SharedPolicy
 from engine.spec import NetworkSpec
 
@@ -39,18 +38,11 @@ class IndependentView(TeamView):
 
     def spaces_of(self, policy: SharedPolicy) -> Spaces:
         """Of an environment with one of a policy's agents, which is told its number."""
-        return Spaces(_seen_by(policy), policy.action, self._has_mask)
+        return Spaces(seen_by(policy), policy.action, self._has_mask)
 
     def spec_of(self, policy: SharedPolicy, spec: NetworkSpec) -> NetworkSpec:
         """The settings of a policy's network: without encoders of what only others observe."""
-        own = _leaves_of(_seen_by(policy))
-        others = {leaf for other in self.team.policies for leaf in _leaves_of(_seen_by(other))}
-        encoders = {
-            name: encoder
-            for name, encoder in spec.encoders.items()
-            if name in own or name not in others
-        }
-        return replace(spec, encoders=encoders)
+        return spec_of(self.team, policy, spec)
 
     def inputs(self, values: Mapping[str, Tensor], policy: SharedPolicy) -> dict[str, Tensor]:
         """What `act` gets, [B x agents, ...], from what it gets for the team, [B, ...]."""
@@ -138,13 +130,3 @@ class IndependentView(TeamView):
         S]."""
         apart = state.view(*state.shape[:-1], len(self.team.agents), self._state_size)
         return of_agents(apart.transpose(-1, -2), policy).transpose(-1, -2)
-
-
-def _seen_by(policy: SharedPolicy) -> AnySpace:
-    """What an agent of a policy observes, with its number if there are others."""
-    size = len(policy.agents)
-    return identified_space(policy.observation, size) if size > 1 else policy.observation
-
-
-def _leaves_of(space: AnySpace) -> set[str]:
-    return {name.removeprefix(f"{OBSERVATION}.") for name in observation_leaves(space)}

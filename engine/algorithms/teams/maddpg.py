@@ -78,8 +78,9 @@ class MaddpgConfig(ReplayedCriticsConfig, frozen=True, kw_only=True):
     """Longer gradients, of the critics or of the actor of each policy, are scaled down to this
     norm; `null`: none are."""
     exploration_noise: NonNegativeFloat = 0.1
-    """Standard deviation of the noise on reals, in units of their range: -1 to 1. Choices are
-    sampled from the policy."""
+    """Standard deviation of the noise on reals, in units of their range: -1 to 1."""
+    exploration_epsilon: UnitInterval = 0.0
+    """Probability with which a choice is any valid one; otherwise it is sampled from the policy."""
     gumbel_temperature: PositiveFloat = 1.0
     """Of the softmax that has the gradient of a choice: lower is closer to the choice, and its
     gradient is less even."""
@@ -100,7 +101,9 @@ class Maddpg(ReplayedCritics):
         ConfigError: One agent, reals without bounds, or sizes that can never be satisfied.
     """
 
-    unread_by_act = tuple(n for n in MaddpgConfig.__struct_fields__ if n != "exploration_noise")
+    unread_by_act = tuple(
+        name for name in MaddpgConfig.__struct_fields__ if not name.startswith("exploration_")
+    )
 
     def __init__(self, config: MaddpgConfig, network: NetworkSpec, spaces: Spaces) -> None:
         self._view = TeamView("maddpg", spaces)
@@ -145,13 +148,14 @@ class Maddpg(ReplayedCritics):
         """The policies' actions with noise; see `Algorithm`."""
         assert isinstance(network, ActorsCritics)
         assert not isinstance(inputs, Tensor)
-        is_uniform, deviation = network.acts_uniformly > 0, self._config.exploration_noise
+        config, is_uniform = self._config, network.acts_uniformly > 0
+        epsilon, deviation = config.exploration_epsilon, config.exploration_noise
         chosen = []
         for number, own in enumerate(self._relaxed.apart(noise)):
             mask = self._view.masks(inputs, self._policies[number])
             outputs = self._outputs(network, number, inputs)
             relaxed = self._relaxed.of_policies[number]
-            chosen.append(relaxed.explored(outputs, own, is_uniform, deviation, mask))
+            chosen.append(relaxed.explored(outputs, own, is_uniform, epsilon, deviation, mask))
         masks = {CHOSEN_AMONG: inputs[MASK]} if MASK in inputs else {}
         return {"action": self._relaxed.joint_action(chosen), **masks}
 

@@ -97,6 +97,7 @@ class RelaxedActions:
         outputs: Tensor,
         noise: Tensor,
         is_uniform: Tensor,
+        epsilon: float,
         deviation: float,
         mask: Tensor | None = None,
     ) -> Tensor:
@@ -105,14 +106,28 @@ class RelaxedActions:
         Args:
             outputs, noise, mask: As in `sample`.
             is_uniform: Whether all valid actions are equally likely, a bool scalar.
-            deviation: Standard deviation of the normal noise on reals, otherwise.
+            epsilon: Otherwise the probability with which a choice is any valid one.
+            deviation: Otherwise the standard deviation of the normal noise on reals.
         """
         split = self._parts.num_logits
-        sampled = self.sample(torch.where(is_uniform, 0.0, outputs), noise, mask)
+        share = torch.where(is_uniform, 1.0, epsilon)
+        sampled = self.sample(self._mixed(outputs, share, mask), noise, mask)
         of_reals = noise[..., split:]
         noisy = (torch.tanh(outputs[..., split:]) + deviation * of_reals).clamp(-1.0, 1.0)
         reals = torch.where(is_uniform, uniform_of(of_reals), noisy)
         return torch.cat((sampled[..., :split], reals), -1)
+
+    def _mixed(self, outputs: Tensor, share: Tensor, mask: Tensor | None) -> Tensor:
+        """Outputs whose choices have the policy's probabilities, of which a share is uniform."""
+        logits, reals = self._apart(outputs, mask)
+        mixed = []
+        for entry, _ in self._choices:
+            own = logits[..., entry]
+            is_valid = torch.ones_like(own) if mask is None else mask[..., entry].to(own.dtype)
+            uniform = is_valid / is_valid.sum(-1, keepdim=True).clamp(min=1.0)
+            probability = (1 - share) * torch.softmax(own, -1) + share * uniform
+            mixed.append(probability.clamp(min=torch.finfo(own.dtype).tiny).log())
+        return torch.cat((*mixed, reals), -1)
 
     @property
     def _choices(self) -> list[tuple[slice, int]]:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from engine.algorithms.q_network import ActionValues, among_valid
 from engine.algorithms.replicas import ReplicaGroup
 from engine.algorithms.teams.agents import TeamView, of_agents, of_all
-from engine.algorithms.teams.identity import identified_space, identify
+from engine.algorithms.teams.identity import identify
 from engine.algorithms.teams.mixing import Mixer
+from engine.algorithms.teams.policy_input import seen_by, spec_of
 from engine.layers.inputs import STATE, Observation, map_leaves
 from engine.spaces.action_parts import parts_of
-from engine.spaces.leaves import AnySpace
 from engine.spaces.observations import MASK, OBSERVATION, observation_leaves
 from engine.spaces.team import SharedPolicy
 from engine.spec import NetworkSpec
@@ -41,7 +41,12 @@ class TeamQNetwork(nn.Module):
         self._view = view
         self._policies = view.team.policies
         self.agents = nn.ModuleList(
-            ActionValues(_seen_space(policy), parts_of(policy.action).num_logits, spec, dueling)
+            ActionValues(
+                seen_by(policy),
+                parts_of(policy.action).num_logits,
+                spec_of(view.team, policy, spec),
+                dueling,
+            )
             for policy in self._policies
         )
         self.mixer = make_mixer()
@@ -157,12 +162,6 @@ class TeamQNetwork(nn.Module):
             policy.name: part.flatten(0, 1)
             for policy, part in zip(self._policies, parts, strict=True)
         }
-
-
-def _seen_space(policy: SharedPolicy) -> AnySpace:
-    """The space of what the network of a policy takes: several agents are told by number."""
-    count = len(policy.agents)
-    return policy.observation if count == 1 else identified_space(policy.observation, count)
 
 
 class TeamChoices:

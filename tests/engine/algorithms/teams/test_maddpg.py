@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict, Discrete
 from msgspec.structs import replace
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -14,6 +14,7 @@ from engine.algorithms.base import EnvSlice
 from engine.algorithms.teams.maddpg import CHOSEN_AMONG, Maddpg
 from engine.errors import ConfigError
 from engine.layers.inputs import input_names
+from engine.spec import EncoderSpec
 from engine.testing import discrete_spaces, team_spaces
 from tests.helpers.engine.continuous import of_state
 from tests.helpers.engine.functional_steps import FunctionalTaker
@@ -125,6 +126,19 @@ def test_statistics_are_of_the_agents_that_are_there() -> None:
     wanted = batch["observation.agents.adam"][is_there].mean(0)
     torch.testing.assert_close(mean.detach(), wanted)
     assert state.network.get_parameter("state_input.statistics.count") == 48
+
+
+def test_an_encoder_is_for_the_policies_that_observe_its_leaf() -> None:
+    camera = Dict(camera=Box(0, 255, (5, 5, 3), np.uint8), age=Discrete(9))
+    spaces = team_spaces({**OBSERVATIONS, "adam": camera}, CASES["reals"].actions, MEMBERS)
+    encoders = {"camera": EncoderSpec(name="flatten"), "age": EncoderSpec(name="embedding", size=2)}
+    algorithm = Maddpg(CONFIG, replace(NETWORK, encoders=encoders), spaces)
+    hands, adam = (actor.trunk for actor in algorithm.network().actors)  # type: ignore[union-attr]
+    assert hands[1].in_features == 3 + 2
+    assert adam.trunk[1].in_features == 75 + 2
+    algorithm = Maddpg(CONFIG, replace(NETWORK, encoders={"cam": EncoderSpec()}), spaces)
+    with pytest.raises(ConfigError, match="no leaf 'cam'"):
+        algorithm.network()
 
 
 def test_it_is_for_teams_with_bounded_actions() -> None:

@@ -62,12 +62,15 @@ def test_exploration_is_uniform_at_first_and_then_near_the_policy() -> None:
     of = RelaxedActions(parts_of(BOTH), 1.0)
     outputs = torch.tensor([9.0, 0, 0, 0, 9, 0.3, -9]).expand(MANY, -1)
     noise = drawn(of, MANY)
-    early = of.explored(outputs, noise, torch.tensor(True), 0.1)
+    early = of.explored(outputs, noise, torch.tensor(True), 0.0, 0.1)
     torch.testing.assert_close(early[:, :3].mean(0), torch.full((3,), 1 / 3), atol=0.03, rtol=0)
     assert early[:, 5:].mean(0).abs().max() < 0.05
     assert early[:, 5:].var(0).tolist() == pytest.approx([1 / 3, 1 / 3], abs=0.02)
-    later = of.explored(outputs, noise, torch.tensor(False), 0.1)
-    assert later[:, 0].mean() > 0.99
+    later = of.explored(outputs, noise, torch.tensor(False), 0.3, 0.1)
+    assert later[:, :3].mean(0).tolist() == pytest.approx([0.8, 0.1, 0.1], abs=0.03)
+    mask = torch.tensor([True, False, True, True, True]).expand(MANY, -1)
+    masked = of.explored(outputs, noise, torch.tensor(False), 0.3, 0.1, mask)
+    assert masked[:, :3].mean(0).tolist() == pytest.approx([0.85, 0.0, 0.15], abs=0.03)
     reals = (torch.tanh(outputs[:, 5:]) + 0.1 * noise[:, 5:]).clamp(-1, 1)
     assert torch.equal(later[:, 5:], reals)
     assert (later[:, 6] == -1).any()
