@@ -19,7 +19,7 @@ from engine.errors import ConfigError
 Scalar: TypeAlias = bool | int | float | str | None
 WrapperValue: TypeAlias = Scalar | tuple[Scalar, ...]
 """An argument of a wrapper."""
-Sharing: TypeAlias = Literal["shared", "separate"] | dict[str, tuple[str, ...]] | None
+PolicySharing: TypeAlias = Literal["shared", "separate"] | dict[str, tuple[str, ...]] | None
 """Which agents act with which policy; see `Experiment.agents`."""
 PositiveInt: TypeAlias = Annotated[int, Meta(ge=1)]
 NonNegativeInt: TypeAlias = Annotated[int, Meta(ge=0)]
@@ -333,7 +333,7 @@ class Experiment(Spec, frozen=True, kw_only=True):
     seed: Seed = 0
     """Of all randomness: initial weights, environments, exploration, minibatches."""
     env: EnvSpec
-    agents: Sharing = None
+    agents: PolicySharing = None
     """Who shares a policy: `shared` by all, `separate`, or the agents of each policy by its name,
     such as `{hunters: [adversary_*], prey: [agent_0]}`. `null`: `shared`. Only for environments of
     several agents; those that share a policy need equal spaces."""

@@ -41,7 +41,7 @@ from engine.errors import ConfigError
 from engine.spaces.action_parts import parts_of
 from engine.spaces.observations import has_mask_key, without_mask
 from engine.spaces.team import Team
-from engine.spec import EnvSpec, Sharing, module_of
+from engine.spec import EnvSpec, PolicySharing, module_of
 
 CORRECT = "correct that line, env.id or env.kwargs"
 VectorEnvironment: TypeAlias = VectorEnv[np.ndarray, np.ndarray, np.ndarray]
@@ -233,7 +233,7 @@ def _require(package: str, spec: EnvSpec) -> Any:  # noqa: ANN401 - a module
     return importlib.import_module(package)
 
 
-def spaces_of(env: VectorEnvironment, sharing: Sharing = None) -> Spaces:
+def spaces_of(env: VectorEnvironment, sharing: PolicySharing = None) -> Spaces:
     """The spaces of one of its environments, as far as they show action masks.
 
     Args:
@@ -253,7 +253,7 @@ def spaces_of(env: VectorEnvironment, sharing: Sharing = None) -> Spaces:
     )
 
 
-def _team_of(env: VectorEnvironment, sharing: Sharing) -> Team | None:
+def _team_of(env: VectorEnvironment, sharing: PolicySharing) -> Team | None:
     if isinstance(env, TeamVectorEnv):
         policies = policies_of(sharing, env.agent_observations, env.agent_actions)
         return Team(env.agents, policies, env.state_space)

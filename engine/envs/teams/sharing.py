@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from engine.errors import ConfigError
 from engine.spaces.leaves import AnySpace
 from engine.spaces.team import SharedPolicy, shared_policies
-from engine.spec import Sharing
+from engine.spec import PolicySharing
 
 SHARED, SEPARATE = "shared", "separate"
 WHERE = "agents"
@@ -16,7 +16,7 @@ FIX = "agents: separate gives each agent a policy of its own; agents: {NAME: [AG
 
 
 def policies_of(
-    sharing: Sharing, observations: Mapping[str, AnySpace], actions: Mapping[str, AnySpace]
+    sharing: PolicySharing, observations: Mapping[str, AnySpace], actions: Mapping[str, AnySpace]
 ) -> tuple[SharedPolicy, ...]:
     """The policies of a team, in the order of their first agents.
 

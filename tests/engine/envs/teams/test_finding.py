@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from engine.envs.make import make_vector_env, spaces_of
+from engine.envs.rendering import make_rendered_env
 from engine.envs.teams.finding import find_team
 from engine.envs.teams.registry import TEAMS
 from engine.envs.teams.vector import TeamVectorEnv
@@ -107,6 +108,19 @@ def test_a_function_of_a_module_makes_a_team(monkeypatch):
         make_vector_env(EnvSpec(id="own_teams:make_single"))
     with pytest.raises(ConfigError, match="unknown environment"):
         make_vector_env(EnvSpec(id="own_teams:make_nothing"))
+
+
+def test_a_team_is_rendered_by_its_environment(monkeypatch):
+    pytest.importorskip("mpe2")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    rendered = make_rendered_env(EnvSpec(id=SPREAD))
+    rendered.reset(3)
+    first = rendered.frame()
+    for _ in range(2):  # the first one only gives them speed
+        rendered.step(np.array([[1, 2, 3]]))
+    assert (first.shape, rendered.fps) == ((700, 700, 3), 10.0)
+    assert (first != rendered.frame()).any()
+    rendered.close()
 
 
 def test_other_ids_are_no_teams():

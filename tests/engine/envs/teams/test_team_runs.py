@@ -46,7 +46,7 @@ def experiment(env_id: str, **env: object) -> Experiment:
         algorithm=algorithm,
         policy="local",
         actors=1,
-        stop=StopSpec(env_steps=200),
+        stop=StopSpec(env_steps=64),
     )
 
 
@@ -79,7 +79,33 @@ def test_equal_seeds_give_equal_traces(env_id, tmp_path: Path):
         pytest.importorskip("mpe2")
     first, second = (run(tmp_path / name, experiment(env_id)) for name in ("one", "two"))
     assert first.rows_without_times() == second.rows_without_times()
-    assert first.summary.env_steps_consumed >= 200
+    assert first.summary.env_steps_consumed >= 64
+
+
+def test_masks_in_infos_are_found_by_the_rehearsal(tmp_path: Path, monkeypatch):
+    masks = {name: {"action_mask": [0, 1, 0]} for name in "ab"}
+    scenes = [Scene("ab", infos=masks), Scene("ab", {"a": 1.0}, infos=masks), Scene("")]
+    copies: list[ScriptedTeam] = []
+
+    def make() -> ScriptedTeam:
+        copies.append(ScriptedTeam("ab", scenes))
+        return copies[-1]
+
+    module = ModuleType("masked_teams")
+    module.make = make  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "masked_teams", module)
+    masked = experiment("masked_teams:make", num_splits=2)
+    blueprint = make_blueprint(masked, rehearses=True)
+    assert blueprint.spaces.has_action_mask
+    blueprint = make_blueprint(masked, has_action_mask=True)
+    actor = ActorExecutor(blueprint, 0, 0, ManualClock(0.0))
+    actor.perform(LoadWeights(Weights(0, np.zeros(blueprint.weights.num_bytes, np.uint8))))
+    actor.perform(CollectRollout(0))
+    actor.advance(float("inf"))
+    actor.close()
+    chosen = [action for copy in copies for step in copy.chosen for action in step.values()]
+    assert len(chosen) > 20
+    assert {int(action) for action in chosen} == {1}
 
 
 def test_who_is_for_one_agent_refuses_a_team_and_the_other_way_round():
