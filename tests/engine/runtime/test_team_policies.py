@@ -16,35 +16,9 @@ from engine.roles.coordinator.totals import RunInfo
 from engine.runtime.inline import InlineRun
 from engine.spec import Experiment
 from engine.trace.reader import read_table
-from engine.trace.records import Consumption, Episode, Ledger
+from engine.trace.records import Consumption, Episode, Ledger, Production
 from engine.trace.summary import Summary
-
-CLIMBING = """
-version: 1
-name: climbing
-env: {id: Climbing-v0, num_envs: 8}
-agents: separate
-algorithm: {name: ippo, rollout_steps: 10, batch_steps: 160, minibatch_steps: 80, num_epochs: 3,
-  learning_rate: 0.005, entropy_coefficient: 0.01}
-network: {hidden_sizes: [16]}
-learner: {compile: "off"}
-checkpoint: {every_s: null}
-stop: {env_steps: 2400}
-"""
-BEST = 11.0
-"""Of the climbing game; acting evenly gets -31 / 9."""
-LAYOUTS = [
-    ("local", 1, ()),
-    ("tianji", 1, ()),
-    ("tianji", 1, ("groups=2",)),
-    ("synchronous", 1, ()),
-    ("single-learner-coarse", 1, ()),
-    ("single-learner-fine", 1, ()),
-    ("central", 1, ()),
-    ("environments", 1, ("agents=shared",)),
-    ("environments", 2, ()),
-]
-"""Policy, learners of one policy of the team each, settings."""
+from tests.helpers.engine.team_runs import BEST, CLIMBING, LAYOUTS
 
 
 def cut_of(experiment: Experiment, num_apart: int) -> Cut:
@@ -79,6 +53,8 @@ def test_a_team_halves_its_distance_to_the_best(
     assert BEST - learnt <= (BEST - untrained) / 2
     assert summary.env_steps_consumed == len(returns) == 2400, "each step counts once"
     assert summary.samples_trained == 3 * 2400
+    produced = read_table(tmp_path / "trace", Production)
+    assert sum(row.agent_steps for row in produced) == 2 * 2400, "both agents are always there"
     rows = read_table(tmp_path / "trace", Ledger)
     assert all(row.collected == row.consumed + row.dropped + row.in_flight for row in rows)
     trained_by = {row.learner for row in read_table(tmp_path / "trace", Consumption)}
