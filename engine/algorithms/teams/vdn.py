@@ -2,8 +2,8 @@
 its agents. With a memory, `network.core`, agents are recurrent and learn from sequences, as in the
 paper.
 
-Departures from the paper: agents exchange nothing, and every step has the reward of the team, not
-of an n-step trace, unless `n_step` says so.
+Departures from the paper: agents exchange nothing, and returns are of `n_step` steps, without
+eligibility traces.
 """
 
 from __future__ import annotations
