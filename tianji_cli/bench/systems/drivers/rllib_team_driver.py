@@ -31,7 +31,9 @@ def config_of(task: dict[str, Any], seed: int) -> Any:  # noqa: ANN401 - Ray has
     register_env(
         rllib_driver.ENV, lambda _config: ParallelPettingZooEnv(make_counted_team(task["env"]))
     )
-    return config.multi_agent(policies={SHARED}, policy_mapping_fn=lambda *_, **__: SHARED)
+    config.multi_agent(policies={SHARED}, policy_mapping_fn=lambda *_, **__: SHARED)
+    # It would refuse a minibatch, in steps of agents, of more than the env steps of a batch.
+    return config.experimental(_validate_config=False)
 
 
 if __name__ == "__main__":
