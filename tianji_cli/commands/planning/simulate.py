@@ -22,6 +22,7 @@ from tianji_cli.analysis.run import load_run
 from tianji_cli.commands.run_request import UpRequest
 from tianji_cli.config.cluster import ClusterSpec, load_cluster
 from tianji_cli.output import Output
+from tianji_cli.planning.teams import num_apart
 from tianji_cli.runs.manifest import DECIDING
 from tianji_cli.simulation.costs import Costs
 from tianji_cli.simulation.costs_of_run import costs_of
@@ -92,6 +93,13 @@ def simulate_command(request: SimulateRequest, output: Output) -> None:
         base, source, request.up.all_settings, request.up.setting_options
     )
     check_costs_hold(base, experiment)
+    if num_apart(experiment, user_directories()) > 1:
+        raise ConfigError(
+            "actors of several policies of a team act in the same environments, which is not"
+            " simulated",
+            where=f"policy {experiment.policy}",
+            fix="use another policy, such as tianji, or agents=shared",
+        )
     look_in(user_directories())
     if not is_stdout_replaced():
         output.part_from_user_code()
