@@ -42,9 +42,7 @@ def test_each_policy_and_agent_has_a_learning_curve(hunters: RunCurves) -> None:
     drawn = figure.axes[0].lines[-2].get_ydata()
     assert drawn[-1] == pytest.approx(hunters.summary.policy_returns["hunters"])
     assert "threshold 600" in [text.get_text() for text in figure.legends[0].get_texts()]
-    assert team_title([hunters]) == (
-        "Mean return of hunter_1 ends highest, at 365.8, of prey<1> lowest, at -141.9"
-    )
+    assert team_title([hunters]) == "hunter_1 ends highest, at 365.8; prey<1> lowest, at -141.9"
 
 
 def test_runs_are_compared_agent_by_agent(hunters: RunCurves, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from engine.trace.reader import read_table
 from engine.trace.records import Episode
-from tests.helpers.synthetic_team import NAMES, PREY, write_team_run
+from tests.helpers.synthetic_team import NAMES, write_team_run
 from tianji_cli.watch.live_run import LiveRun
 from tianji_cli.watch.run_list import RunList
 from tianji_cli.watch.within_team import MAX_CURVES, WithinTeam
@@ -28,10 +28,9 @@ def test_the_curves_end_where_the_summary_does(run: LiveRun) -> None:
     view = run.view()
     assert [(one.kind, one.name) for one in view.within_team] == [
         ("policy", "hunters"),
-        ("policy", PREY),
         *(("agent", name) for name in NAMES),
     ]
-    hunters, agent = view.within_team[0], view.within_team[2]
+    hunters, agent = view.within_team[:2]
     assert view.figures.return_of == "hunters"
     assert hunters.mean[-1] == pytest.approx(view.figures.return_mean)
     assert view.returns.mean[-1] == pytest.approx(view.figures.return_mean)

@@ -43,15 +43,15 @@ class WithinTeam:
             self._bins[kind, name].add(row.t_s, value, row.env_steps_collected)
 
     def views(self) -> list[NamedReturns]:
-        """The first curves; policies only if there are several, and not one for each agent."""
+        """The first curves; of policies those that say more than an agent's or the team's does."""
         policies, agents = (
             [name for kind, name in self._bins if kind == wanted] for wanted in ("policy", "agent")
         )
-        has_groups = len(policies) > 1 and policies != agents
+        told = agents if len(policies) > 1 else policies
         curves = [
             (kind, name, bins.curve())
             for (kind, name), bins in self._bins.items()
-            if kind == "agent" or has_groups
+            if kind == "agent" or name not in told
         ]
         return [
             NamedReturns(

@@ -72,6 +72,6 @@ def team_title(runs: Runs) -> str:
     if high == low:
         return f"Each agent's mean return ends at {high}"
     return (
-        f"Mean return of {short_label(best)} ends highest, at {high},"
-        f" of {short_label(worst)} lowest, at {low}"
+        f"{short_label(best)} ends highest, at {high};"
+        f" {short_label(worst)} lowest, at {low}"
     )
