@@ -10,12 +10,13 @@ import pytest
 from engine.blueprint import make_blueprint
 from engine.config.config_file import load_experiment
 from engine.errors import ConfigError
+from engine.graph.dataflow import build_graph
+from engine.graph.policy import read_policy
 from engine.roles.coordinator.totals import RunInfo
 from engine.runtime.inline import InlineRun
 from engine.trace.reader import read_table
 from engine.trace.records import Episode, Evaluation, Production
 from engine.trace.summary import Summary
-from tests.engine.runtime.test_team_policies import cut_of
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import load_run
 from tianji_cli.storage.run_dir import RunPaths
@@ -38,7 +39,7 @@ def traced(tmp_path: Path, policy: str, num_apart: int = 1, *settings: str) -> S
     file = tmp_path / "rounds.yaml"
     file.write_text(ROUNDS)
     experiment, _ = load_experiment(file, [f"policy={policy}", *settings])
-    cut = cut_of(experiment, num_apart)
+    cut = build_graph(read_policy(policy), experiment, num_apart).cut
     experiment = msgspec.structs.replace(experiment, staleness=cut.staleness)
     for folder in ("trace", "checkpoints"):
         (tmp_path / folder).mkdir()

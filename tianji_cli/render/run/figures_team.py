@@ -71,7 +71,4 @@ def team_title(runs: Runs) -> str:
     high, low = units.mean_return(returns[best]), units.mean_return(returns[worst])
     if high == low:
         return f"Each agent's mean return ends at {high}"
-    return (
-        f"{short_label(best)} ends highest, at {high};"
-        f" {short_label(worst)} lowest, at {low}"
-    )
+    return f"{short_label(best)} ends highest, at {high}; {short_label(worst)} lowest, at {low}"

@@ -128,9 +128,9 @@ def returns_text(returns: Mapping[str, float], what: str) -> str:
     """Mean returns by name; of many, the range.
 
     >>> returns_text({"hunter_0": 3.0, "prey": -1.5}, "agents")
-    'hunter_0 3, prey -1.5'
+    'hunter_0 3.00, prey -1.50'
     >>> returns_text({f"agent_{i}": float(i) for i in range(20)}, "agents")
-    '20 agents, from 0 (agent_0) to 19 (agent_19)'
+    '20 agents, from 0 (agent_0) to 19.0 (agent_19)'
     """
     if len(returns) <= MAX_NAMED:
         named = (f"{name} {units.mean_return(value)}" for name, value in returns.items())
