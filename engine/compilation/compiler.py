@@ -52,7 +52,7 @@ def write_library(blueprint: Blueprint, kind: Kind, library: Path, workspace: Pa
     traced = TRACE[kind](blueprint)
     kernel, products = _fastest_products(traced.graph, workspace)
     options = {**_OPTIONS, "aot_inductor.output_path": str(made)}
-    if kernel is not None:
+    if kernel is not None and kernel.is_used:
         from engine.compilation.product_lowering import DECLARATIONS, lower_products
 
         lower_products()
@@ -68,6 +68,8 @@ def write_library(blueprint: Blueprint, kind: Kind, library: Path, workspace: Pa
 def _fastest_products(graph: GraphModule, workspace: Path) -> tuple[ProductKernel | None, str]:
     """Replaces products that the kernel computes faster. Returns the kernel, unless it cannot be
     compiled, and one line about the choice."""
+    if not hasattr(torch._inductor.config.aot_inductor, "custom_op_libs"):
+        return None, "products by PyTorch, which is too old for others"
     try:
         kernel = ProductKernel(workspace)
     except (OSError, subprocess.CalledProcessError) as error:

@@ -173,16 +173,16 @@ def library_path(blueprint: Blueprint, kind: Kind) -> Path:
         )
     )
     digest = hashlib.blake2b(described, digest_size=16)
-    for path in sorted(_sources(blueprint)):
+    for path in sorted(sources_of(blueprint)):
         digest.update(path.read_bytes())
     return cache_directory() / f"{kind}-{digest.hexdigest()}.so"
 
 
-def _sources(blueprint: Blueprint) -> Iterable[Path]:
+def sources_of(blueprint: Blueprint) -> Iterable[Path]:
     """Source files that determine what is computed."""
     engine = Path(inspect.getfile(gradient)).parents[1]
-    for folder in ("algorithms", "algorithms/teams", "layers", "spaces"):
-        yield from (engine / folder).glob("*.py")
+    for folder in ("algorithms", "layers", "spaces"):
+        yield from (engine / folder).rglob("*.py")
     yield from (Path(__file__).with_name(f"{name}.py") for name in MAKERS)
     yield Path(__file__).with_name("product.cpp")
     for name, _ in blueprint.experiment.named_modules:

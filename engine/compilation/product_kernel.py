@@ -63,13 +63,18 @@ class ProductKernel:
     def is_faster(self, shape: Shape, then: int) -> bool:
         """Whether it needs less time than PyTorch for a product and what happens to its entries
         then, by the best of some rounds."""
-        if 1 not in shape.of_b[1:]:
+        if 1 not in shape.of_b[1:] or not shape.num_multiplications:
             return False
         key = shape, then
         self._asked.append(key)
         if key not in self._measured:
             self._measured[key] = self._measure(shape, then)
         return self._measured[key].is_less
+
+    @property
+    def is_used(self) -> bool:
+        """Whether it computes any of the products that it was asked for."""
+        return any(measured.is_less for measured in self._measured.values())
 
     def described(self) -> str:
         """One line: which products it computes, of those that it was asked for, and how fast."""

@@ -110,6 +110,8 @@ def replace_products(module: GraphModule, is_wanted: Callable[[Shape, int], bool
         if (factors := _factors_of(node)) is None:
             continue
         nodes, arguments = _with_what_follows(node, factors)
+        if _is_any_changed(nodes):
+            nodes, arguments = [node], (*factors, None, NOTHING)
         if not is_wanted(Shape.of(*map(_value, factors[:2])), arguments[-1]):
             continue
         with graph.inserting_before(nodes[-1]):
@@ -164,6 +166,17 @@ def _with_what_follows(
     return nodes, (a, b, bias, None, NOTHING)
 
 
+def _is_any_changed(nodes: list[Node]) -> bool:
+    """Whether something is changed in place between the first and the last of these nodes: then
+    the product must not move to where the last one is."""
+    between, node = [], nodes[0]
+    while node is not nodes[-1]:
+        node = node.next
+        between.append(node)
+    schemas = (getattr(node.target, "_schema", None) for node in between)
+    return any(schema is not None and schema.is_mutable for schema in schemas)
+
+
 def _only_user(node: Node) -> Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
@@ -171,6 +184,8 @@ def _only_user(node: Node) -> Node | None:
 def _is_bias(other: object, node: Node) -> bool:
     """Whether something is added to a node that is the same in each row."""
     if not isinstance(other, Node) or "val" not in other.meta:
+        return False
+    if not _value(other).dtype == _value(node).dtype == torch.float32:
         return False
     shape, whole = _value(other).shape, _value(node).shape
     is_one = shape in (whole[-1:], (1, whole[-1]))

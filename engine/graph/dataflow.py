@@ -110,8 +110,23 @@ def build_graph(
     present = _without_absent(policy, experiment)
     cut = _cut(present, experiment)
     if num_apart > 1:
+        _check_apart(present, cut)
         cut = replace(cut, merge="assemble")
     return DataflowGraph(present, tuple(_replicate(present, experiment, cut)), cut)
+
+
+def _check_apart(policy: DistributionPolicy, cut: Cut) -> None:
+    """Raises ConfigError unless the policies of a team share environments, live with their learner,
+    and have a reducer that puts the whole team together."""
+    learner = next(item for item in policy.fragments.values() if "update" in item.functions)
+    has_reducer = any("reduce" in item.functions for item in policy.fragments.values())
+    if not (cut.has_remote_env and has_reducer and "act" in learner.functions):
+        raise ConfigError(
+            "to split a team, it must place act beside update, env_step in another fragment, and"
+            " reduce",
+            where=f"policy {policy.name}",
+            fix="leave splits_teams out, or start from the policy environments",
+        )
 
 
 def _with_apart(experiment: Experiment, num_apart: int) -> Experiment:

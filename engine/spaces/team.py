@@ -36,6 +36,11 @@ REWARD_FIELD, PRESENT_FIELD = (f"observation.{TEAM}.{name}" for name in (REWARD,
 """The fields of a rollout with the agents' rewards and their presence, [T + 1, B, agents]."""
 
 
+def agent_name(agent: object) -> str:
+    """An environment's name for an agent as part of the name of a field."""
+    return str(agent).replace(".", "_").replace("%", "_")
+
+
 @dataclass(frozen=True)
 class SharedPolicy:
     """A policy and the agents that act with it, whose spaces are equal.

@@ -113,8 +113,9 @@ _FORMAT = SealedFormat(
 
 
 def identity_of(experiment: Experiment) -> dict[str, Setting]:
-    """The values on which weights and optimiser depend, by dotted key: seed, environment, algorithm
-    and network. Numbers of actors and environments, stop rules and the policy can change."""
+    """The values on which weights and optimiser depend, by dotted key: seed, environment,
+    algorithm, network, and who shares a policy. Numbers of actors and environments, stop rules and
+    the distribution policy can change."""
     sections = {
         "env": msgspec.to_builtins(experiment.env),
         "algorithm": dict(experiment.algorithm),
@@ -123,6 +124,13 @@ def identity_of(experiment: Experiment) -> dict[str, Setting]:
     flat: dict[str, Setting] = {"seed": experiment.seed}
     for section, values in sections.items():
         flat |= {f"{section}.{key}": value for key, value in _flat(values)}
+    match experiment.agents:
+        case None | "shared":  # the default; older checkpoints say nothing
+            pass
+        case str(sharing):
+            flat["agents"] = sharing
+        case members:
+            flat |= {f"agents.{policy}": list(names) for policy, names in members.items()}
     return {key: flat[key] for key in sorted(flat)}
 
 
@@ -131,7 +139,7 @@ def is_identity(key: str) -> bool:
     section, _, name = key.partition(".")
     if section == "env":
         return name not in _MAY_CHANGE
-    return section in ("seed", "algorithm", "network")
+    return section in ("seed", "algorithm", "network", "agents")
 
 
 def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, Setting]]:

@@ -15,7 +15,15 @@ from engine.envs.teams.moment import absent_value
 from engine.spaces.action_parts import parts_of
 from engine.spaces.leaves import AnySpace, Structure, leaf_values, leaves_of, structure_of
 from engine.spaces.observations import MASK, OBSERVATION, has_mask_key
-from engine.spaces.team import AGENTS, CENTRAL_STATE, PRESENT, REWARD, TEAM, TERMINATED
+from engine.spaces.team import (
+    AGENTS,
+    CENTRAL_STATE,
+    PRESENT,
+    REWARD,
+    TEAM,
+    TERMINATED,
+    agent_name,
+)
 from engine.trained.load import Trained
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -100,7 +108,7 @@ class AgentValues:
         return observed
 
     def _name_of(self, agent: object) -> str:
-        name = str(agent).replace(".", "_")
+        name = agent_name(agent)
         if name not in self._spaces:
             raise ValueError(f"no agent is called {agent!r}; they are {', '.join(self._names)}")
         return name

@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from engine.errors import ConfigError
 from engine.layers.inputs import Observation
 from engine.spaces.leaves import AnySpace, LeafSpace
 from engine.spaces.observations import observation_leaves
@@ -23,6 +24,9 @@ def identified_space(observation: AnySpace, num_agents: int) -> AnySpace:
     """The space of an observation with the number of the agent that sees it.
 
     A vector becomes longer by one entry for each agent; otherwise there is one leaf more.
+
+    Raises:
+        ConfigError: There is a leaf of that name already.
     """
     leaf = _lone_leaf(observation)
     if _is_vector(leaf):
@@ -33,6 +37,12 @@ def identified_space(observation: AnySpace, num_agents: int) -> AnySpace:
     assert isinstance(observation, spaces.Dict | spaces.Tuple)
     parts = observation.items() if isinstance(observation, spaces.Dict) else enumerate(observation)
     own = {str(key): part for key, part in parts}
+    if IDENTITY in own:
+        raise ConfigError(
+            f"agents observe a leaf {IDENTITY!r} of their own, which is the name of their number",
+            where="agents",
+            fix="rename it in the environment, or give each agent a policy: agents: separate",
+        )
     return spaces.Dict(OrderedDict({**own, IDENTITY: number}))
 
 

@@ -119,7 +119,7 @@ class Ippo:
             batch_steps=config.batch_steps,
             fields=(*self._view.fields, Field("log_prob", "float32", (num_agents,)), *state),
             shares_batches=True,
-            trains_apart=True,
+            trains_apart=config.target_kl is None,  # which ends an update for all policies
             unread_by_act=type(config).__struct_fields__,
             unread_by_step=(*UNREAD_BY_STEP, "share_reward"),
             follows_progress=set_keys(config, *SCHEDULES),

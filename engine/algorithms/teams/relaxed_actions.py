@@ -85,7 +85,7 @@ class RelaxedActions:
             noise: Of `draw`, [..., E]; that of reals is not used.
         """
         logits, reals = self._apart(outputs, mask)
-        scores = logits - noise[..., : self._parts.num_logits].log()
+        scores = logits - _positive(noise[..., : self._parts.num_logits]).log()
         sampled = []
         for entry, n in self._choices:
             soft = torch.softmax(scores[..., entry] / self._temperature, -1)
@@ -126,7 +126,7 @@ class RelaxedActions:
             is_valid = torch.ones_like(own) if mask is None else mask[..., entry].to(own.dtype)
             uniform = is_valid / is_valid.sum(-1, keepdim=True).clamp(min=1.0)
             probability = (1 - share) * torch.softmax(own, -1) + share * uniform
-            mixed.append(probability.clamp(min=torch.finfo(own.dtype).tiny).log())
+            mixed.append(_positive(probability).log())
         return torch.cat((*mixed, reals), -1)
 
     @property
@@ -200,3 +200,8 @@ def _one_hot(chosen: Tensor, count: int) -> Tensor:
     """[...] -> float32 [..., count]."""
     choices = torch.arange(count, device=chosen.device)
     return (chosen.to(torch.int64).unsqueeze(-1) == choices).to(torch.float32)
+
+
+def _positive(values: Tensor) -> Tensor:
+    """Values whose logarithm is finite."""
+    return values.clamp(min=torch.finfo(values.dtype).tiny)

@@ -21,6 +21,7 @@ from engine.errors import ConfigError, RunFailedError
 from engine.spaces.action_parts import parts_of
 from engine.spaces.leaves import AnySpace, leaf_values, leaves_of, structure_of
 from engine.spaces.observations import MASK, OBSERVATION
+from engine.spaces.team import agent_name
 
 ByAgent: TypeAlias = Mapping[Any, Any]
 """Values by an environment's own names of its agents."""
@@ -48,7 +49,7 @@ class AgentIds:
     def __init__(self, possible: Iterable[Any], env_id: str) -> None:
         self._possible = list(possible)
         self._env_id = env_id
-        self.names = [str(agent).replace(".", "_").replace("%", "_") for agent in self._possible]
+        self.names = [agent_name(agent) for agent in self._possible]
         self.by_name = dict(zip(self.names, self._possible, strict=True))
         self.numbers = {agent: number for number, agent in enumerate(self._possible)}
         if not self.names:

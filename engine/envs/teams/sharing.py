@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
+from torch import nn
+
 from engine.errors import ConfigError
 from engine.spaces.leaves import AnySpace
 from engine.spaces.team import SharedPolicy, shared_policies
@@ -37,6 +39,13 @@ def policies_of(
         case _:
             members = _grouped(sharing, names)
     for policy, of_policy in members.items():
+        if hasattr(nn.ModuleDict, policy):
+            raise ConfigError(
+                f"{policy!r} cannot be the name of a policy: PyTorch's modules have an attribute of"
+                " that name",
+                where=WHERE,
+                fix=f"name it under agents: {{my_{policy}: [{', '.join(of_policy)}]}}",
+            )
         _check_equal(policy, of_policy, observations, "observe")
         _check_equal(policy, of_policy, actions, "choose")
     return shared_policies(members, observations, actions)

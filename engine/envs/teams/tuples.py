@@ -72,11 +72,16 @@ class TupleParallel:
         for name, action in actions.items():
             self._chosen[self._numbers[name]] = action
         observed, reward, terminated, truncated, info = self._env.step(tuple(self._chosen))
-        rewards, ended, cut = map(self._each, (reward, terminated, truncated))
+        before = self.agents
+        rewards, ended, cut = (
+            {name: self._each(values)[name] for name in before}
+            for values in (reward, terminated, truncated)
+        )
         if _is_one(reward):
             rewards = {name: value / len(rewards) for name, value in rewards.items()}
-        self.agents = [name for name in self.agents if not (ended[name] or cut[name])]
-        return self._each(observed), rewards, ended, cut, self._infos(info)
+        self.agents = [name for name in before if not (ended[name] or cut[name])]
+        seen = {name: value for name, value in self._each(observed).items() if name in before}
+        return seen, rewards, ended, cut, self._infos(info)
 
     def state(self) -> Array:
         state = getattr(self._env.unwrapped, "state", None)

@@ -77,6 +77,13 @@ class Groups:
         """The roles of a process; for a name that is not a process of the run, itself."""
         return self._processes.get(process, [process])
 
+    def actors_of(self, role: str) -> list[str]:
+        """An actor itself; the actors that act in the environments of a role."""
+        kind, _, number = role.rpartition("-")
+        if kind == "environment":
+            return [f"actor-{actor}" for actor in self._cut.actors_in(int(number))]
+        return [role]
+
     def lose(self, roles: list[str]) -> list[int]:
         """Continues without the groups of roles that died together.
 

@@ -115,7 +115,7 @@ class Housekeeping:
         roles = self._run.groups.roles_in(process)
         if any(role_of(role) not in ("actor", "environment") for role in roles):
             return []
-        actors = sorted({f"actor-{role.rpartition('-')[2]}" for role in roles})
+        actors = sorted({actor for role in roles for actor in self._run.groups.actors_of(role)})
         return [command for actor in actors for command in self._run.liveness.do_without(actor)]
 
     def stuck_actors(self, roles: Iterable[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from engine.algorithms import gradient
 from engine.blueprint import Blueprint, make_blueprint
 from engine.compilation import compiler, product_kernel
 from engine.compilation.compiled import CompiledSteps
 from engine.compilation.compiler import write_library
-from engine.compilation.library import Library
+from engine.compilation.library import Library, sources_of
 from engine.compilation.product_kernel import ProductKernel
 from engine.compilation.products import (
     NOTHING,
@@ -24,6 +26,7 @@ from engine.compilation.products import (
     RELU_GRADIENT,
     TANH,
     TANH_GRADIENT,
+    Shape,
     finished,
     replace_products,
 )
@@ -136,10 +139,39 @@ def test_what_is_used_elsewhere_too_stays():
     torch.testing.assert_close(graph(*arguments), both(*arguments))
 
 
-def test_other_sums_of_products_are_no_biases():
-    arguments = torch.randn(4, 3), torch.randn(3, 4), torch.randn(4, 1)
+@pytest.mark.parametrize("other", [torch.randn(4, 1), torch.randn(4).double(), torch.ones(4).int()])
+def test_other_sums_of_products_are_no_biases(other: Tensor):
+    arguments = torch.randn(4, 3), torch.randn(3, 4), other
     graph = rewritten(lambda x, w, c: x @ w + c, *arguments)
     assert "aten.add.Tensor" in operations(graph)
+
+
+def test_a_product_is_computed_before_what_changes_its_factors():
+    def changing(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
+        h = x * 2
+        product = h @ w
+        h.add_(1.0)
+        return (product + bias).relu() + h.sum()
+
+    arguments = torch.randn(4, 3), torch.randn(3, 4), torch.randn(4)
+    graph = rewritten(changing, *arguments)
+    assert operations(graph)[0] == "tianji.product.default"
+    torch.testing.assert_close(graph(*arguments), changing(*arguments))
+
+
+def test_a_product_over_nothing_stays_pytorchs(kernel: ProductKernel):
+    assert not kernel.is_faster(Shape.of(torch.empty(4, 0), torch.empty(0, 3)), NOTHING)
+
+
+def test_libraries_are_compiled_anew_when_a_source_of_an_algorithm_changes():
+    engine = Path(inspect.getfile(gradient)).parents[1]
+    wanted = {
+        path
+        for folder in ("algorithms", "layers", "spaces")
+        for path in (engine / folder).rglob("*.py")
+    }
+    assert wanted <= set(sources_of(blueprint_of("ppo")))
+    assert any(path.parent.name == "q_learning" for path in wanted)
 
 
 def blueprint_of(name: str) -> Blueprint:

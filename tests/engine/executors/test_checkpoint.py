@@ -18,13 +18,14 @@ from engine.blueprint import Blueprint, make_blueprint
 from engine.errors import ConfigError
 from engine.executors.checkpoint import load_checkpoint, save_checkpoint
 from engine.progress import RunCounters
-from engine.spec import NetworkSpec
+from engine.spec import NetworkSpec, PolicySharing
 from engine.trace import checkpoint_file
 from engine.trace.checkpoint_choice import choose_checkpoint
 from engine.trace.checkpoint_file import (
     check_identity,
     identity_of,
     identity_sha256,
+    is_identity,
     read_info,
     verify,
 )
@@ -135,6 +136,19 @@ def test_a_checkpoint_of_before_wrappers_or_any_other_key_is_one_without_them(
     kept = identity_of(wrapped)
     assert kept["env.wrappers.0.shape"] == [2, 2]
     check_identity(wrapped, replace(info, identity=kept, identity_sha256=identity_sha256(kept)))
+
+
+@pytest.mark.parametrize("sharing", ["separate", {"pair": ("a", "b"), "other": ("c",)}])
+def test_who_shares_a_policy_stays(
+    tmp_path: Path, state: LearnerState, blueprint: Blueprint, sharing: PolicySharing
+):
+    info = verify(save(tmp_path, state, blueprint, 1))
+    replace = msgspec.structs.replace
+    check_identity(replace(blueprint.experiment, agents="shared"), info)
+    with pytest.raises(ConfigError) as caught:
+        check_identity(replace(blueprint.experiment, agents=sharing), info)
+    assert caught.value.where in ("agents", "agents.other")
+    assert is_identity(caught.value.where)
 
 
 def test_only_the_newest_are_kept_and_nothing_else_is_left(tmp_path: Path, state: LearnerState):

@@ -313,6 +313,14 @@ def test_each_policy_of_a_team_has_an_actor_and_a_learner_in_a_process():
     }
 
 
+@pytest.mark.parametrize("name", ["tianji", "single-learner-fine", "multi-learner"])
+def test_only_around_shared_environments_can_a_team_be_split(name: str):
+    policy = msgspec.structs.replace(read_policy(name), splits_teams=True)
+    with pytest.raises(ConfigError) as caught:
+        build_graph(policy, make_experiment(actors=1), num_apart=3)
+    assert caught.value.where.startswith("policy")
+
+
 def test_groups_of_a_team_apart_are_its_policies():
     policy, experiment = read_policy("environments"), make_experiment(actors=2, groups=2)
     with pytest.raises(ConfigError, match="3 policies, each with a learner") as info:

@@ -226,3 +226,8 @@ def test_a_compiled_function_can_take_a_team_apart() -> None:
 
     graph = make_fx(use, tracing_mode="fake")(*batch.values())
     assert not [node.target for node in graph.graph.nodes if node.op == "get_attr"]
+
+
+def test_a_leaf_with_the_name_of_the_number_is_not_replaced() -> None:
+    with pytest.raises(ConfigError, match="agent_id"):
+        identified_space(Dict(agent_id=EYES, speed=EYES), 2)

@@ -18,7 +18,8 @@ PAGE = REPOSITORY / "docs/multi-agent.md"
 
 @pytest.fixture
 def carrying(monkeypatch) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (code,) = (block for block in blocks if "class Carrying" in block)
     module = ModuleType("carrying")
     exec(compile(code, str(PAGE), "exec"), module.__dict__)
     monkeypatch.setitem(sys.modules, "carrying", module)

@@ -61,6 +61,16 @@ def test_a_reward_for_all_is_divided_and_others_are_not(each):
     assert info["action_mask"].tolist() == [[True, True, False, True]]
 
 
+def test_what_is_said_of_an_agent_that_has_left_counts_no_more():
+    env = make_vector_env(EnvSpec(id="Pair-v0", num_envs=1, kwargs={"each": True}))
+    env.reset(seed=0)
+    env.step(np.array([[0, 1]]))
+    observation, reward, *_ = env.step(np.array([[0, 1]]))
+    assert reward.tolist() == [2.0]
+    assert observation["team"]["reward"].tolist() == [[0.0, 2.0]]
+    assert observation["team"]["present"].tolist() == [[0, 1]]
+
+
 def test_tuples_without_a_number_of_agents_are_one_agents():
     env = make_vector_env(EnvSpec(id="Pair-v0", num_envs=1, kwargs={"n_agents": 3}))
     assert spaces_of(env).team is None
