@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import numpy as np
 from msgspec import UNSET, UnsetType
+
+if TYPE_CHECKING:
+    import numpy as np
 
 NO_NUMBER = -(2**63)
 """Where a row has no number; no row of a table has this one."""
@@ -31,6 +34,8 @@ class OptionalNumbers:
         """Float64 [rows], NaN where a row has none; None if no row has any."""
         if not self._numbers:
             return None
+        import numpy as np
+
         numbers = np.asarray(self._numbers)
         found = np.full(num_rows, np.nan)
         found[: len(numbers)] = np.where(numbers == NO_NUMBER, np.nan, numbers)
@@ -77,6 +82,8 @@ class OptionalMappings:
 
     def series(self, name: str, num_rows: int) -> np.ndarray:
         """Of one name, float64 [rows]; NaN where a row has none."""
+        import numpy as np
+
         found = np.full(num_rows, np.nan)
         names = next(iter(self._known), ())
         are_alike = len(self._known) == 1 and len(self._values) == len(names) * len(self._ends)

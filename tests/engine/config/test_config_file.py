@@ -129,7 +129,9 @@ def test_an_unknown_key_names_file_line_path_and_the_nearest_known_key(tmp_path:
 def test_an_unknown_key_far_from_all_others_lists_them(tmp_path: Path):
     error = refused(tmp_path, text=EXPERIMENT + "zzz: 1\n")
     assert error.where == f"{tmp_path / 'tiny.yaml'}:9: zzz"
-    assert error.fix.startswith("known: actor, actors, algorithm, checkpoint, env, evaluation")
+    assert error.fix.startswith(
+        "known: actor, actors, agents, algorithm, checkpoint, env, evaluation"
+    )
 
 
 def test_a_missing_key_names_its_section(tmp_path: Path):

@@ -16,6 +16,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import time
 import weakref
@@ -118,6 +119,7 @@ def _take_place(start: Start) -> None:
     os.sched_setaffinity(0, start.cores)
     os.environ.clear()
     os.environ.update(start.env)
+    tempfile.tempdir = None  # found by a variable that is another now
     _write_over(_VARIABLES, [f"{name}={value}" for name, value in start.env.items()])
     _write_over(_ARGUMENTS, start.words)
     name = Path(sys.executable).name.encode()[:15]
