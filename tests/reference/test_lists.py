@@ -187,6 +187,14 @@ def test_environments_of_several_agents_are_listed_with_their_agents() -> None:
     assert look_at(rows["TwoStep-v0"]).action == "2 x Discrete(2)"
 
 
+def test_a_team_that_cannot_be_made_is_listed_with_the_reason() -> None:
+    pytest.importorskip("mpe2")
+    row = look_at(EnvironmentRow(id="pettingzoo:mpe2.nothing_v1", family="PettingZoo"))
+    assert "has a module 'mpe2.nothing_v1'" in row.problem
+    assert row.advice == row.problem
+    assert (row.observation, row.action) == ("", "")
+
+
 def test_what_needs_no_torch_does_not_import_it() -> None:
     probe = (
         "import sys\n"

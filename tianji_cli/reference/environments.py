@@ -28,7 +28,8 @@ class EnvironmentRow(ListedRow, frozen=True, kw_only=True):
         id: For `env.id`.
         family: Where it comes from.
         observation, action: Spaces, as a policy gets them; empty if they were not looked at.
-        problem: Why it needs `env.wrappers`; empty if it does not, or was not looked at.
+        problem: Why it needs `env.wrappers` or, without spaces, cannot be made; empty if it can, or
+            was not looked at.
     """
 
     id: str
@@ -42,6 +43,13 @@ class EnvironmentRow(ListedRow, frozen=True, kw_only=True):
     @property
     def cells(self) -> tuple[str, ...]:
         return self.id, self.observation, self.action
+
+    @property
+    def advice(self) -> str:
+        """What to know before it is used; empty if there is no problem."""
+        if not self.problem:
+            return ""
+        return f"{self.id} needs env.wrappers: {self.problem}" if self.observation else self.problem
 
 
 class MissingFamily(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +148,8 @@ def look_at(row: EnvironmentRow) -> EnvironmentRow:
     try:
         vector = make_vector_env(EnvSpec(id=row.id, num_envs=1))
     except ConfigError as error:
+        if row.id not in gymnasium.registry:
+            return msgspec.structs.replace(row, problem=error.what.partition("\n")[0])
         problem = error.what.partition(": ")[0]  # the rest repeats the whole space
         env = gymnasium.make(row.id, disable_env_checker=True)
         words = space_words(env.observation_space), space_words(env.action_space)

@@ -125,8 +125,8 @@ def _list_environments(words: Sequence[str], output: Output) -> None:
     most = len(rows) if words else MAX_OF_FAMILY
     table = tables.rows_table(rows) if is_detailed else tables.families_table(rows, most)
     _show(document, table if rows else None, words, output)
-    problems = {row.problem: row.id for row in reversed(rows) if row.problem}
-    for problem, env_id in problems.items():
-        output.say(f"note: {env_id} needs env.wrappers: {problem}")
+    advice = {row.problem: row.advice for row in reversed(rows) if row.problem}
+    for words in advice.values():
+        output.say(f"note: {words}")
     for family in missing:
         output.say(f"not installed: {family.family}, such as {family.example}: {family.install}")
