@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -41,7 +42,7 @@ def find_team(spec: EnvSpec, render_mode: str | None = None) -> TeamVectorEnv | 
     options: dict[str, Any] = dict(spec.kwargs)
     if render_mode is not None:
         options["render_mode"] = render_mode
-    copies = [_as_parallel(make(**options)) for _ in range(spec.num_envs)]
+    copies = [_as_parallel(make(**options), spec.id) for _ in range(spec.num_envs)]
     return ParallelTeam(copies, spec.id, central_state=spec.central_state)
 
 
@@ -62,12 +63,47 @@ def _maker(spec: EnvSpec) -> Callable[..., object] | None:
         return None
     with suppress(ImportError):  # which is told elsewhere
         importlib.import_module(own)
-    found = getattr(sys.modules.get(own), spec.registered_id, None)
-    return found if callable(found) else None
+    named, name = sys.modules.get(own), spec.registered_id
+    found = getattr(named, name, None)
+    if callable(found):
+        return found  # type: ignore[no-any-return]
+    if named is not None and not _is_registered(name):
+        _refuse_name(named, name)
+    return None
 
 
-def _as_parallel(env: Any) -> ParallelEnvironment:  # noqa: ANN401 - of a library without types
+def _is_registered(name: str) -> bool:
+    """Whether Gymnasium has it, if only with a version."""
+    return any(name in (known, known.rpartition("-v")[0]) for known in gymnasium.registry)
+
+
+def _refuse_name(module: ModuleType, name: str) -> None:
+    """Raises ConfigError for a name that a function could have, and none of the module has; other
+    names can only be ids of Gymnasium, which knows what is near them."""
+    if not name.isidentifier():
+        return
+    own = [
+        key
+        for key, value in vars(module).items()
+        if callable(value)
+        and not key.startswith("_")
+        and getattr(value, "__module__", None) == module.__name__
+    ]
+    raise ConfigError(
+        f"the module {module.__name__} has no {name!r}",
+        where="env.id",
+        fix=f"it has {', '.join(own)}" if own else "docs/multi-agent.md shows such a function",
+    )
+
+
+def _as_parallel(env: Any, env_id: str) -> ParallelEnvironment:  # noqa: ANN401 - has no types
     """The environment itself, or PettingZoo's conversion of one whose agents act in turn."""
+    if env is None:
+        raise ConfigError(
+            f"{env_id} returned None, and no environment",
+            where="env.id",
+            fix="end the function with: return env",
+        )
     if isinstance(env, gymnasium.Env):
         raise ConfigError(
             "that makes an environment of Gymnasium, which has to be registered",

@@ -107,7 +107,20 @@ def test_a_function_of_a_module_makes_a_team(monkeypatch):
     with pytest.raises(ConfigError, match="has to be registered"):
         make_vector_env(EnvSpec(id="own_teams:make_single"))
     with pytest.raises(ConfigError, match="unknown environment"):
-        make_vector_env(EnvSpec(id="own_teams:make_nothing"))
+        make_vector_env(EnvSpec(id="own_teams:Nothing-v0"))
+
+
+def test_slips_of_a_function_that_makes_a_team_are_told(monkeypatch, tmp_path):
+    text = "import gymnasium\n\n\ndef _own(): ...\n\n\ndef make_herd():\n    _own()\n"
+    (tmp_path / "herd_slips.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError) as raised:
+        make_vector_env(EnvSpec(id="herd_slips:nothing"))
+    assert raised.value.what == "the module herd_slips has no 'nothing'"
+    assert raised.value.fix == "it has make_herd"
+    with pytest.raises(ConfigError, match="herd_slips:make_herd returned None") as raised:
+        make_vector_env(EnvSpec(id="herd_slips:make_herd"))
+    assert raised.value.where == "env.id"
 
 
 def test_a_team_is_rendered_by_its_environment(monkeypatch):
