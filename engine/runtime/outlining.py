@@ -24,7 +24,7 @@ from engine.outline import Outline, OutlinedAction, OutlinedLeaf, OutlinedPolicy
 from engine.rollout import Layout
 from engine.spaces.action_parts import num_choices_of
 from engine.spaces.leaves import AnySpace, leaf_names, leaves_of, num_entries
-from engine.spaces.team import Team
+from engine.spaces.team import Team, check_return_of
 from engine.spec import EnvSpec, Experiment, NetworkSpec
 from engine.trace.warm_start import SavedTensor, TakenWeights, match
 
@@ -47,6 +47,7 @@ def outline_of(
     """
     import_all(experiment)
     spaces, source = _spaces(experiment, cut)
+    check_return_of(experiment.stop.return_of, spaces.team)
     algorithm = make_suitable(experiment, cut, spaces)
     taken = None if saved is None else match(saved, wanted_tensors(algorithm))
     outline = _outline(experiment.network, spaces, source)

@@ -147,6 +147,24 @@ def test_an_environment_that_cannot_be_made_here_leaves_them_out_and_says_so(tmp
     assert code == 0
     assert "observation" not in tree
     assert "spaces and encoders are not shown: env.id: the module 'nowhere'" in errors
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("env.id=Climbing-v0", "algorithm.name=ippo", "stop.return_of=nobody"), "'nobody'"),
+        (("stop.return_of=agent_0",), "stop.return_of: the environment has one agent"),
+        (("agents=shared",), "agents: the environment has one agent"),
+        (("env.id=Climbing-v0", "algorithm.name=ippo", "agents={}"), "agents: it names no policy"),
+    ],
+)
+def test_what_is_wrong_with_agents_on_every_machine_is_refused(
+    settings: tuple[str, ...], words: str, tmp_path: Path
+):
+    chosen = [word for setting in settings for word in ("-s", setting)]
+    code, _, errors = plan(tmp_path, *chosen)
+    assert code != 0
+    assert words in errors
     words = ["--json", "plan", "-s", "env.id=nowhere:Nowhere-v0"]
     assert json.loads(CliRunner().invoke(app, words).stdout)["network"] is None
 

@@ -53,6 +53,8 @@ def policies_of(
 
 def _grouped(groups: Mapping[str, Sequence[str]], names: Sequence[str]) -> dict[str, list[str]]:
     """The agents of each policy, whose patterns are resolved; every agent has exactly one."""
+    if not groups:
+        raise ConfigError("it names no policy", where=WHERE, fix=FIX)
     members: dict[str, list[str]] = {}
     policy_of: dict[str, str] = {}
     for policy, patterns in groups.items():

@@ -28,6 +28,8 @@ from tianji_cli.runs.warm_start import WeightsSource
 from tianji_cli.streams import is_stdout_replaced
 
 PLAN_SCHEMA_VERSION = 1
+_WRONG_EVERYWHERE = ("network", "algorithm", "policy", "agents", "stop.return_of")
+"""Keys whose errors do not come from what this machine lacks."""
 
 
 class PlannedChannel(msgspec.Struct, frozen=True):
@@ -122,7 +124,8 @@ def _outline(loaded: Loaded, output: Output) -> tuple[Outline | None, TakenWeigh
     environment cannot be made here: only the hosts need its packages.
 
     Raises:
-        ConfigError: The network or the algorithm cannot be used, here or anywhere.
+        ConfigError: The network, the algorithm or what is said of agents cannot be used, here or
+            anywhere.
     """
     with reading_libraries():
         from engine.host.user_code import restored_process
@@ -137,7 +140,7 @@ def _outline(loaded: Loaded, output: Output) -> tuple[Outline | None, TakenWeigh
             saved = source.tensors if source else None
             outline, taken = outline_of(plan.experiment, plan.graph.cut, saved)
     except ConfigError as error:
-        if error.where.startswith(("network", "algorithm", "policy")):
+        if error.where.startswith(_WRONG_EVERYWHERE):
             raise
         output.say(f"note: spaces and encoders are not shown: {error}")
         return None, loaded.taken

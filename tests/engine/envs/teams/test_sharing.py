@@ -51,6 +51,7 @@ def test_null_is_shared():
         ({"h": ("wolf_*",), "p": ("goat_*",)}, "'goat_*' is no agent"),
         ({"h": (), "p": ("*",)}, "it has no agents"),
         ({"h.1": ("*",)}, "'h.1' cannot be the name of a policy"),
+        ({}, "it names no policy"),
         ({"train": ("*",)}, "'train' cannot be the name of a policy"),
     ],
 )
