@@ -1,8 +1,9 @@
 """What all copies of a team return at one moment, written copy by copy and checked on the way.
 
 NumPy would broadcast an array of a wrong shape silently, and an agent that nobody has declared
-would be lost: both are refused here, naming the copy and the agent. Values are checked later, all
-copies at once (`engine.envs.checked`).
+would be lost: both are refused here, naming the copy and the agent, and so is an agent that is
+there without an observation or a reward, since zeros would stand for them. Values of observations
+are checked later, all copies at once (`engine.envs.checked`).
 """
 
 from __future__ import annotations
@@ -10,58 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
 from engine.envs.masks import flat_mask
+from engine.envs.teams.agent_ids import AgentIds
+from engine.envs.teams.returned import ByAgent, Occasion, of_step, reward_of
 from engine.envs.teams.vector import Array, Bools, TeamVectorEnv, observation_of
-from engine.errors import ConfigError, RunFailedError
+from engine.errors import RunFailedError
 from engine.spaces.action_parts import parts_of
 from engine.spaces.leaves import AnySpace, leaf_values, leaves_of, structure_of
 from engine.spaces.observations import MASK, OBSERVATION
-from engine.spaces.team import agent_name
-
-ByAgent: TypeAlias = Mapping[Any, Any]
-"""Values by an environment's own names of its agents."""
-
-
-class AgentIds:
-    """What an environment calls its agents, and what they are called here.
-
-    A name is the text of what the environment has, with _ for the characters that have a meaning in
-    names of fields.
-
-    Args:
-        possible: All agents that can ever be there, in order.
-        env_id: For errors.
-
-    Attributes:
-        names: In order.
-        by_name: What the environment has for a name.
-        numbers: The number of an agent.
-
-    Raises:
-        ConfigError: There are none, or two have the same name.
-    """
-
-    def __init__(self, possible: Iterable[Any], env_id: str) -> None:
-        self._possible = list(possible)
-        self._env_id = env_id
-        self.names = [agent_name(agent) for agent in self._possible]
-        self.by_name = dict(zip(self.names, self._possible, strict=True))
-        self.numbers = {agent: number for number, agent in enumerate(self._possible)}
-        if not self.names:
-            raise ConfigError(
-                f"{env_id} does not say who its agents can be",
-                where="env.id",
-                fix="possible_agents has to list all that can ever be there",
-            )
-        if len(self.by_name) < len(self.names):
-            raise ConfigError(
-                f"the agents of {env_id} have equal names: {', '.join(self.names)}", where="env.id"
-            )
 
 
 @dataclass(frozen=True)
@@ -75,6 +37,7 @@ class _AgentLayout:
         leaf_names: For errors.
         action: Space.
         choices: Its columns of a mask.
+        first_choices: Where each of its choices to make begins in these.
     """
 
     name: str
@@ -83,6 +46,7 @@ class _AgentLayout:
     leaf_names: tuple[str, ...]
     action: AnySpace
     choices: slice
+    first_choices: tuple[int, ...]
 
 
 def _agent_layout(env: TeamVectorEnv, name: str, choices: slice) -> _AgentLayout:
@@ -92,10 +56,17 @@ def _agent_layout(env: TeamVectorEnv, name: str, choices: slice) -> _AgentLayout
         name,
         space,
         tuple(absent_value(leaf.space) for leaf in leaves),
-        tuple(" ".join((OBSERVATION, ".".join(leaf.path))).rstrip() for leaf in leaves),
+        tuple(_leaf_name(leaf.path) for leaf in leaves),
         env.agent_actions[name],
         choices,
+        tuple(accumulate(parts_of(env.agent_actions[name]).nvec[:-1], initial=0)),
     )
+
+
+def _leaf_name(path: Sequence[str]) -> str:
+    """`observation`, or `observation camera.left`; the key beside a mask says nothing more."""
+    inner = path[1:] if path[:1] == (OBSERVATION,) else path
+    return " ".join((OBSERVATION, ".".join(inner))).rstrip()
 
 
 class TeamLayout:
@@ -126,6 +97,7 @@ class TeamMoment:
     Args:
         layout: Of all moments.
         reads_infos: Whether masks are in the agents' infos.
+        num_steps: Steps of the vector so far, for errors.
 
     Attributes:
         present: Who chooses an action now, bool [B, agents].
@@ -134,8 +106,8 @@ class TeamMoment:
         team_terminated, team_truncated: How the episode of each copy has ended, bool [B].
     """
 
-    def __init__(self, layout: TeamLayout, reads_infos: bool) -> None:
-        self._layout, self._reads_infos = layout, reads_infos
+    def __init__(self, layout: TeamLayout, reads_infos: bool, num_steps: int) -> None:
+        self._layout, self._reads_infos, self._num_steps = layout, reads_infos, num_steps
         size = (layout.num_envs, len(layout.agents))
         self.present: Bools = np.zeros(size, np.bool_)
         self.reward: Array = np.zeros(size, np.float32)
@@ -159,14 +131,18 @@ class TeamMoment:
         self._mark_present(copy, agents)
         self._write(copy, observed, infos)
 
-    def enter(self, copy: int, agents: Iterable[Any], result: Sequence[ByAgent]) -> None:
+    def enter(self, copy: int, agents: Iterable[Any], result: object, before: Bools) -> None:
         """Writes what a step of a copy has returned: observations, rewards, terminations,
-        truncations and infos; with its agents after it."""
-        observed, rewards, terminations, truncations, infos = result
+        truncations and infos; with its agents after it, and who was present before, [agents]."""
+        occasion = self._occasion(copy)
+        observed, rewards, terminations, truncations, infos = of_step(result, occasion)
         self._mark_present(copy, agents)
         row, present = self.terminated[copy], self.present[copy]
         for agent, reward in rewards.items():
-            self.reward[copy, self._number_of(copy, agent)] = reward
+            number = self._number_of(copy, agent)
+            name = self._layout.agents[number].name
+            self.reward[copy, number] = reward_of(name, reward, occasion)
+        self._refuse_missing(copy, before, rewards, "was there and has no reward")
         for agent, has_ended in terminations.items():
             row[self._number_of(copy, agent)] = has_ended
         cut_short = np.zeros_like(present)
@@ -213,7 +189,17 @@ class TeamMoment:
             raise self._refused(copy, f"there is an agent {agent!r}, which is none of {names}")
         return number
 
+    def _refuse_missing(self, copy: int, needed: Bools, given: ByAgent, fault: str) -> None:
+        """Refuses an agent that needs a value, [agents], and has been given none."""
+        ids = self._layout.ids
+        for number in np.flatnonzero(needed):
+            name = ids.names[number]
+            if ids.by_name[name] not in given:
+                raise self._refused(copy, f"{name} {fault}")
+
     def _write(self, copy: int, observed: ByAgent, infos: ByAgent) -> None:
+        needed = self.present[copy]
+        self._refuse_missing(copy, needed, observed, f"is there and has no {OBSERVATION}")
         for agent, given in observed.items():
             number = self._number_of(copy, agent)
             layout = self._layout.agents[number]
@@ -227,7 +213,7 @@ class TeamMoment:
                 ) from error
             targets = zip(self._leaves[number], layout.leaf_names, values, strict=True)
             for target, name, value in targets:
-                self._put(copy, target, value, f"{name} of {layout.name}")
+                self._put(copy, target, value, f"the {name} of {layout.name}")
             if self._layout.has_mask_key and isinstance(given, Mapping) and MASK in given:
                 self._put_mask(copy, number, given[MASK])
         for agent, info in infos.items() if self._reads_infos else ():
@@ -259,13 +245,19 @@ class TeamMoment:
             raise self._refused(
                 copy, f"the {MASK} of {layout.name} has {mask.size} entries; expected {size}"
             )
-        self._mask[copy, layout.choices] = mask != 0
+        has_ended = self.team_terminated[copy] or self.team_truncated[copy]
+        valid = mask != 0
+        if size and not (has_ended or np.logical_or.reduceat(valid, layout.first_choices).all()):
+            fix = "it needs a 1 for each choice to make; docs/extending.md shows how"
+            what = f"the {MASK} of {layout.name} has no valid choice"
+            raise self._occasion(copy).refused(what, fix)
+        self._mask[copy, layout.choices] = valid
+
+    def _occasion(self, copy: int) -> Occasion:
+        return Occasion(self._layout.env_id, copy, self._num_steps)
 
     def _refused(self, copy: int, what: str) -> RunFailedError:
-        return RunFailedError(
-            f"{what}, in environment {copy}; nothing is learnt from it",
-            where=f"env.id {self._layout.env_id}",
-        )
+        return self._occasion(copy).refused(what)
 
 
 def absent_value(space: spaces.Space[Any]) -> Array:

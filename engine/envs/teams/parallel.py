@@ -8,7 +8,9 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from gymnasium import spaces
 
-from engine.envs.teams.moment import AgentIds, ByAgent, TeamLayout, TeamMoment
+from engine.envs.teams.agent_ids import AgentIds
+from engine.envs.teams.moment import TeamLayout, TeamMoment
+from engine.envs.teams.returned import ByAgent, Occasion, of_reset
 from engine.envs.teams.vector import Array, TeamStep, TeamVectorEnv, total_of
 from engine.errors import ConfigError
 from engine.spaces.leaves import AnySpace, Structure, leaf_values, structure_of
@@ -19,7 +21,7 @@ AgentId: TypeAlias = Any
 
 
 class ParallelEnvironment(Protocol):
-    """What is used of a `pettingzoo.ParallelEnv`."""
+    """What is used of a `pettingzoo.ParallelEnv`; `close` need not be there."""
 
     possible_agents: list[AgentId]
     metadata: dict[str, Any]
@@ -83,6 +85,7 @@ class ParallelTeam(TeamVectorEnv):
         self._reads_infos = False
         self._present = np.zeros((self.num_envs, len(ids.names)), np.bool_)
         self._has_ended = np.zeros(self.num_envs, np.bool_)
+        self._num_steps = 0
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -91,11 +94,13 @@ class ParallelTeam(TeamVectorEnv):
         seeds: Sequence[int | None] = [None] * self.num_envs
         if seed is not None:
             seeds = range(seed, seed + self.num_envs) if isinstance(seed, int) else seed
-        given = [env.reset(seed=one) for env, one in zip(self._envs, seeds, strict=True)]
+        given = [
+            self._reset(copy, one) for copy, one in zip(range(self.num_envs), seeds, strict=True)
+        ]
         self._reads_infos = not self._layout.has_mask_key and any(
-            MASK in info for _, infos in given for info in infos.values()
+            info and MASK in info for _, infos in given for info in infos.values()
         )
-        now = TeamMoment(self._layout, self._reads_infos)
+        now = TeamMoment(self._layout, self._reads_infos, self._num_steps)
         for copy, (observed, infos) in enumerate(given):
             now.begin(copy, self._envs[copy].agents, observed, infos)
         return self._finish(now)[0], now.info
@@ -110,16 +115,21 @@ class ParallelTeam(TeamVectorEnv):
             _single(self.agent_actions[name], actions[name], self._ids.by_name[name])
             for name in self._ids.names
         ]
-        now = TeamMoment(self._layout, self._reads_infos)
+        self._num_steps += 1
+        now = TeamMoment(self._layout, self._reads_infos, self._num_steps)
         for copy, env in enumerate(self._envs):
             if self._has_ended[copy]:
-                observed, infos = env.reset()
+                observed, infos = self._reset(copy)
                 now.begin(copy, env.agents, observed, infos)
             else:
                 there = np.flatnonzero(self._present[copy])
                 result = env.step(dict(choice_of[agent](copy) for agent in there))
-                now.enter(copy, env.agents, result)
+                now.enter(copy, env.agents, result, self._present[copy])
         return self._finish(now)
+
+    def _reset(self, copy: int, seed: int | None = None) -> tuple[ByAgent, ByAgent]:
+        occasion = Occasion(self._layout.env_id, copy, self._num_steps)
+        return of_reset(self._envs[copy].reset(seed=seed), occasion)
 
     def _finish(self, now: TeamMoment) -> TeamStep:
         if self.state_space is not None:
@@ -135,9 +145,10 @@ class ParallelTeam(TeamVectorEnv):
         return tuple(env.render() for env in self._envs)
 
     def close_extras(self, **kwargs: object) -> None:
-        """Closes the copies."""
+        """Closes the copies that have anything to close."""
         for env in self._envs:
-            env.close()
+            if hasattr(env, "close"):
+                env.close()
 
 
 def _single(

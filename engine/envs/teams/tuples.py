@@ -12,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import PassiveEnvChecker
 
-from engine.envs.teams.moment import ByAgent
+from engine.envs.teams.returned import ByAgent
 from engine.envs.teams.vector import Array
 from engine.spaces.leaves import AnySpace
 from engine.spaces.observations import MASK

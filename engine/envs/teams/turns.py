@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.envs.teams.moment import ByAgent
 from engine.envs.teams.parallel import AgentId, ParallelEnvironment
+from engine.envs.teams.returned import ByAgent
 from engine.envs.teams.vector import Array
 from engine.spaces.action_parts import parts_of
 from engine.spaces.leaves import AnySpace

@@ -18,7 +18,7 @@ class Scene:
 
     Attributes:
         agents: Those in `agents` then.
-        rewards, terminated, truncated: Of the step that led here.
+        rewards, terminated, truncated: Of the step that led here; 0 for those who have no reward.
         seen: What agents observe; by default [moment, number of the agent] of all in `agents` and
             of those who have just left.
         masks: Of agents by name.
@@ -88,7 +88,7 @@ class ScriptedTeam:
             seen = {name: np.array([self._now, numbers.get(name, -1)], np.float32) for name in who}
         return (
             seen,
-            dict(scene.rewards),
+            {**dict.fromkeys(before, 0.0), **scene.rewards},
             {name: name in scene.terminated for name in before},
             {name: name in scene.truncated for name in before},
             {name: dict(scene.infos.get(name, {})) for name in scene.agents},

@@ -131,11 +131,30 @@ def test_masks_in_infos_are_those_of_all_agents():
 @pytest.mark.parametrize(
     ("scene", "words"),
     [
-        (Scene(["a", "z"]), "there is an agent 'z', which is none of a, b, c, in environment 0"),
+        (
+            Scene(["a", "z"]),
+            "there is an agent 'z', which is none of a, b, c, in environment 0 in step 1",
+        ),
         (Scene(["a"], {"z": 1.0}), "there is an agent 'z'"),
-        (Scene(["a"], seen={"a": np.ones(3)}), "observation of a has shape (3,) and dtype float64"),
+        (
+            Scene(["a"], seen={"a": np.ones(3)}),
+            "the observation of a has shape (3,) and dtype float64",
+        ),
         (Scene(["a"], seen={"a": [np.nan, 0.0]}), "observation agents.a of environment 0 is nan"),
-        (Scene(["a"], {"a": np.inf}), "reward of environment 0 is inf"),
+        (
+            Scene(["a"], {"a": np.inf}),
+            "the reward of a is inf; expected a finite number, in environment 0 in step 1",
+        ),
+        (Scene(["a"], {"a": np.array([1.0])}), "the reward of a is array([1.]); expected a"),
+        (Scene(["a"], {"a": None}), "the reward of a is None"),
+        (
+            Scene(["a", "b"], seen={"a": np.ones(2)}),
+            "b is there and has no observation, in environment 0 in step 1",
+        ),
+        (  # the value of what it would have gone on to see counts
+            Scene([], truncated=["b"], seen={}),
+            "b is there and has no observation",
+        ),
     ],
 )
 def test_what_is_not_declared_is_refused(scene, words):
@@ -144,6 +163,82 @@ def test_what_is_not_declared_is_refused(scene, words):
     with pytest.raises(RunFailedError) as raised:
         env.step(np.zeros((1, 3), np.int64))
     assert words in raised.value.what
+
+
+class Slipping(ScriptedTeam):
+    """What its functions return is changed on the way."""
+
+    def __init__(self, *, of_reset=None, of_step=None):
+        super().__init__(ALL, [Scene(ALL), Scene(ALL)])
+        self._of_reset, self._of_step = of_reset, of_step
+
+    def reset(self, seed=None):
+        result = super().reset(seed)
+        return result if self._of_reset is None else self._of_reset(*result)
+
+    def step(self, actions):
+        result = super().step(actions)
+        return result if self._of_step is None else self._of_step(*result)
+
+
+@pytest.mark.parametrize(
+    ("of_step", "words"),
+    [
+        (lambda o, r, t, c, i: (o, r, t, i), "step returned 4 values; expected (observations, rew"),
+        (lambda o, r, t, c, i: None, "step returned None; expected (observations, rewards"),
+        (lambda o, r, t, c, i: (o, 1.0, t, c, i), "rewards of step are 1.0; expected a dict"),
+        (lambda o, r, t, c, i: (o, {"a": 1.0}, t, c, i), "b was there and has no reward"),
+    ],
+)
+def test_a_step_that_returns_something_else_is_refused(of_step, words):
+    env = vector_of(Slipping(of_step=of_step))
+    env.reset()
+    with pytest.raises(RunFailedError) as raised:
+        env.step(np.zeros((1, 3), np.int64))
+    assert words in raised.value.what
+    assert "in environment 0 in step 1" in raised.value.what
+
+
+@pytest.mark.parametrize(
+    ("of_reset", "words"),
+    [
+        (lambda o, i: o, "reset returned {'a'"),
+        (lambda o, i: (o, None), "infos of reset are None; expected a dict"),
+        (lambda o, i: ({"a": o["a"], "c": o["c"]}, i), "b is there and has no observation"),
+    ],
+)
+def test_a_reset_that_returns_something_else_is_refused(of_reset, words):
+    with pytest.raises(RunFailedError) as raised:
+        vector_of(Slipping(of_reset=of_reset)).reset()
+    assert words in raised.value.what
+    assert "in environment 0 in reset" in raised.value.what
+
+
+def test_an_environment_need_not_have_anything_to_close():
+    class Open(ScriptedTeam):
+        close = property()  # getting it raises AttributeError
+
+    env = vector_of(Open(ALL, [Scene(ALL)]))
+    env.reset()
+    env.close()
+
+
+def test_a_shape_inside_of_an_observation_is_told_once():
+    seen = {"a": {"observation": np.ones(3), "action_mask": [1, 1, 1]}}
+    env = vector_of(ScriptedTeam(ALL, [Scene(["a"], seen=seen)], observation=MASKED))
+    with pytest.raises(RunFailedError, match=r": the observation of a has shape \(3,\)"):
+        env.reset()
+
+
+def test_a_mask_without_a_choice_names_its_agent():
+    scenes = [
+        Scene(["a", "b"], infos={"a": {"action_mask": [0, 1, 0]}}),
+        Scene(["a", "b"], infos={"b": {"action_mask": [0, 0, 0]}}),
+    ]
+    env = vector_of(ScriptedTeam(ALL, scenes))
+    env.reset()
+    with pytest.raises(RunFailedError, match=r"of b has no valid choice, .* in step 1"):
+        env.step(np.zeros((1, 3), np.int64))
 
 
 def test_structured_actions_reach_each_agent():
