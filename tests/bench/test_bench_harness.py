@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import types
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from tianji_cli.bench.comparison.harness import (
 from tianji_cli.bench.comparison.results import BenchFiles, Cell, CellResult
 from tianji_cli.bench.process_tree import LeftFile, ProcessTree, remove_left
 from tianji_cli.bench.systems.base import Command, Installed, SystemMissingError, SystemOptions
+from tianji_cli.bench.tasks.suite import Task
 from tianji_cli.bench.tasks.work import BenchEnv
 from tianji_cli.storage.json_files import create_result_dir, write_json
 
@@ -292,17 +294,17 @@ def test_a_nearly_full_disk_is_not_trusted_with_a_cell(tmp_path, monkeypatch):
 
 def test_a_missing_system_is_an_error_or_missing_cells(tmp_path):
     class Missing(FakeSystem):
-        def prepare(self, options: SystemOptions) -> Installed:
+        def prepare(self, options: SystemOptions, tasks: Sequence[Task] = ()) -> Installed:
             raise SystemMissingError("it is not installed", fix="do this")
 
-    system, said = Missing("rllib", "good"), []
+    system, said, suite = Missing("rllib", "good"), [], make_suite(make_task(["rllib"]))
     options = SystemOptions(tmp_path)
     with pytest.raises(SystemMissingError, match="do this"):
-        find_systems([system], options, skip_missing=False, say=said.append)
-    found = find_systems([system], options, skip_missing=True, say=said.append)
+        find_systems([system], options, suite, skip_missing=False, say=said.append)
+    found = find_systems([system], options, suite, skip_missing=True, say=said.append)
     assert found == {"rllib": None}
     assert "do this" in said[0]
-    bench = new_bench(make_suite(make_task(["rllib"])), [system], found, [0], tmp_path / "b")
+    bench = new_bench(suite, [system], found, [0], tmp_path / "b")
     create_result_dir(bench.files.manifest, bench.manifest)
     (result,) = run(bench, system)
     assert result.outcome == "missing"

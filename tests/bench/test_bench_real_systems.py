@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
@@ -26,17 +25,16 @@ from tianji_cli.bench.systems.base import (
 from tianji_cli.bench.systems.raw import Claimed, EpisodeEnd, Phase, Steps, TrainedTotals
 from tianji_cli.bench.systems.registry import SYSTEMS_BY_NAME
 from tianji_cli.bench.systems.rejax import ENVIRONMENTS
-from tianji_cli.bench.tasks.suite import load_suite
+from tianji_cli.bench.tasks.suite import Task, load_suite
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes]
 WAIT_S = 180.0
 
 
-@functools.cache
-def installed_or_skip(name: str) -> Installed:
+def installed_or_skip(name: str, *tasks: Task) -> Installed:
     directory = Path(os.environ.get("TIANJI_PEERS", default_systems_dir()))
     try:
-        return SYSTEMS_BY_NAME[name].prepare(SystemOptions(directory))
+        return SYSTEMS_BY_NAME[name].prepare(SystemOptions(directory), tasks)
     except SystemMissingError:
         pytest.skip(f"{name} is not installed in {directory}")
 
@@ -66,9 +64,9 @@ def scratch() -> Iterator[Path]:
 def test_a_real_system_trains_and_counts_as_its_environments_do(
     tmp_path, scratch, name, suite, task_name, settings
 ):
-    installed = installed_or_skip(name)
     changed = [f"tasks.{task_name}.{setting}" for setting in settings]
     task = load_suite(suite, changed).tasks[task_name]
+    installed = installed_or_skip(name, task)
     system, paths = SYSTEMS_BY_NAME[name], CellPaths(tmp_path)
     paths.raw.mkdir()
     job = Cell(task=task_name, system=name, seed=1).job(task, scratch)

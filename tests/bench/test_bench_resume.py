@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from tianji_cli.bench.kinds import KindInfo
 from tianji_cli.bench.machine import Machine, this_machine
 from tianji_cli.bench.systems.base import Installed, SystemMissingError, SystemOptions
 from tianji_cli.bench.systems.probe import options_of, venv_python
+from tianji_cli.bench.tasks.suite import Task
 from tianji_cli.commands.benchmarks.bench_request import BenchRequest
 from tianji_cli.commands.benchmarks.conduct import Kind, conduct
 from tianji_cli.git_state import GitState
@@ -258,7 +259,7 @@ def begun(root: Path, *systems: FakeSystem) -> Bench:
 
 def test_a_system_that_was_updated_meanwhile_may_not_go_on(tmp_path: Path):
     class Updated(FakeSystem):
-        def prepare(self, options: SystemOptions) -> Installed:
+        def prepare(self, options: SystemOptions, tasks: Sequence[Task] = ()) -> Installed:
             return Installed(python="python", versions={"fake": "2"})
 
     bench = begun(tmp_path / "b", FakeSystem("tianji", ""), FakeSystem("rllib", ""))
@@ -270,7 +271,7 @@ def test_a_system_that_was_updated_meanwhile_may_not_go_on(tmp_path: Path):
 
 def test_only_systems_with_open_cells_must_be_there(tmp_path: Path):
     class Gone(FakeSystem):
-        def prepare(self, options: SystemOptions) -> Installed:
+        def prepare(self, options: SystemOptions, tasks: Sequence[Task] = ()) -> Installed:
             raise SystemMissingError("it is gone")
 
     bench = begun(tmp_path / "b", FakeSystem("tianji", ""), FakeSystem("rllib", ""))

@@ -15,9 +15,12 @@ from engine.algorithms.registry import read_config
 from engine.config.config_file import load_experiment
 from engine.errors import ConfigError
 from engine.trace.records import Production
+from tests.helpers.bench.bench_fakes import FakeSystem
 from tests.helpers.paths import REPOSITORY
+from tianji_cli.bench.comparison.harness import find_systems
 from tianji_cli.bench.comparison.measure import measure
 from tianji_cli.bench.comparison.results import Cell
+from tianji_cli.bench.systems.base import SystemOptions
 from tianji_cli.bench.systems.convert import to_trace
 from tianji_cli.bench.systems.raw import Steps, decode
 from tianji_cli.bench.systems.registry import SYSTEMS_BY_NAME
@@ -97,19 +100,31 @@ def test_tianjis_experiment_is_the_task(tmp_path, task_name):
     assert config.items() >= msgspec.structs.asdict(task.algorithm).items()
 
 
-def test_the_suite_is_the_work_of_spread_ippo(tmp_path):
-    own = tmp_path / "own.yaml"
-    own.write_text(
-        "version: 1\nname: own\nsummary: own\nseeds: 1\n"
-        "tasks: {t: {experiment: spread_ippo, threshold: -60, budget_s: 60, peers: {tianji: {}}}}\n"
-    )
-    experiment, suite = load_suite(str(own)).tasks["t"], load_suite("marl").tasks["spread"]
-    for name in ("env", "algorithm", "network", "rollout_steps", "max_lag"):
-        assert getattr(experiment, name) == getattr(suite, name)
-    num_envs = [task.workers * task.envs_per_worker for task in (experiment, suite)]
-    assert num_envs == [64, 64]
-    by_mpe2 = load_suite("marl").tasks["spread-mpe2"]
-    assert msgspec.structs.replace(by_mpe2, env=suite.env) == suite
+def test_both_tasks_differ_in_the_environment_only():
+    own, by_mpe2 = (load_suite("marl").tasks[name] for name in TASKS)
+    assert own.env != by_mpe2.env
+    assert msgspec.structs.replace(by_mpe2, env=own.env) == own
+
+
+def test_only_tasks_of_teams_need_the_packages_of_teams():
+    rllib = SYSTEMS_BY_NAME["rllib"]
+    alone, team = (list(load_suite(name).tasks.values()) for name in ("smoke", "marl"))
+    assert not {"pettingzoo", "mpe2"} & set(rllib.modules_for(alone))
+    assert set(rllib.modules_for([*alone, *team])) == {*rllib.modules, "pettingzoo", "mpe2"}
+
+
+def test_systems_are_looked_for_with_the_tasks_that_they_run(tmp_path):
+    asked = {}
+
+    class Asked(FakeSystem):
+        def prepare(self, options, tasks=()):
+            asked[self.name] = list(tasks)
+            return super().prepare(options)
+
+    suite = load_suite("marl")
+    systems = [Asked(name, "good") for name in ("rllib", "sb3")]
+    find_systems(systems, SystemOptions(tmp_path), suite, skip_missing=False, say=print)
+    assert asked == {"rllib": list(suite.tasks.values()), "sb3": []}
 
 
 def test_the_parity_table_says_what_steps_the_environment():
@@ -119,7 +134,9 @@ def test_the_parity_table_says_what_steps_the_environment():
     assert "all copies as arrays" in notes["tianji"]["environment"].note
     assert "ParallelPettingZooEnv" in notes["rllib"]["environment"].note
     assert notes["rllib"]["policies"].wanted == "one, shared by all agents, which see their number"
-    assert notes["rllib"]["minibatch_steps"].match == "equal"
+    assert notes["rllib"]["minibatch_steps"].match == "different"
+    assert "a sample without loss" in notes["rllib"]["minibatch_steps"].note
+    assert "only resets an environment" in notes["tianji"]["batch_steps"].note
     by_mpe2 = load_suite("marl").tasks["spread-mpe2"]
     (environment,) = [
         row for row in SYSTEMS_BY_NAME["tianji"].parity(by_mpe2) if row.setting == "environment"
@@ -141,9 +158,18 @@ def test_what_does_not_suit_a_team_is_refused(setting, words):
         load_suite("marl", [f"tasks.spread.{setting}"])
 
 
-@pytest.mark.parametrize("system", ["single-process", "sample-factory", "sb3", "rejax", "xingtian"])
-def test_other_systems_have_no_teams(system):
-    assert SYSTEMS_BY_NAME[system].refusal(load_suite("marl").tasks["spread"])
+@pytest.mark.parametrize(
+    ("system", "words"),
+    [
+        ("single-process", "single process has no IPPO"),
+        ("sample-factory", "Sample Factory is not set up for several agents here"),
+        ("sb3", "SB3 has no IPPO"),
+        ("rejax", "rejax has no IPPO"),
+        ("xingtian", "XingTian is not set up for several agents here"),
+    ],
+)
+def test_other_systems_have_no_teams(system, words):
+    assert SYSTEMS_BY_NAME[system].refusal(load_suite("marl").tasks["spread"]) == words
 
 
 def test_environments_of_teams_are_tried_before_anything_starts():

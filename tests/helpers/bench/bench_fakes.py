@@ -61,7 +61,7 @@ class FakeSystem(DriverSystem):
         self.drivers = {"ppo": str(FAKE)}  # type: ignore[misc]
         self.behaviour = behaviour
 
-    def prepare(self, options: SystemOptions) -> Installed:
+    def prepare(self, options: SystemOptions, tasks: Sequence[Task] = ()) -> Installed:
         return Installed(python=sys.executable, versions={"fake": "1"})
 
     def command(self, job, paths, installed):  # type: ignore[no-untyped-def]

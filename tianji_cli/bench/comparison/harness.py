@@ -85,6 +85,7 @@ Bench: TypeAlias = Campaign[BenchFiles, BenchManifest, Cell]
 def find_systems(
     systems: Sequence[System],
     options: SystemOptions,
+    suite: Suite,
     *,
     skip_missing: bool,
     say: Callable[[str], None],
@@ -97,7 +98,7 @@ def find_systems(
     found: dict[str, Installed | None] = {}
     for system in systems:
         try:
-            found[system.name] = system.prepare(options)
+            found[system.name] = system.prepare(options, suite.tasks_of(system.name))
         except SystemMissingError as error:
             if not skip_missing:
                 raise
@@ -224,7 +225,11 @@ def with_systems_of_now(bench: Bench, systems: Mapping[str, System]) -> Bench:
         for name, installed in bench.manifest.systems.items()
         if name in wanted and installed is not None
     }
-    found = {name: systems[name].prepare(options_of(one.python)) for name, one in earlier.items()}
+    suite = bench.manifest.suite
+    found = {
+        name: systems[name].prepare(options_of(one.python), suite.tasks_of(name))
+        for name, one in earlier.items()
+    }
     check_versions(
         {name: installed.versions for name, installed in earlier.items()},
         {name: installed.versions for name, installed in found.items()},

@@ -131,8 +131,12 @@ class System(Protocol):
     @property
     def caveats(self) -> Sequence[str]: ...
 
-    def prepare(self, options: SystemOptions) -> Installed:
+    def prepare(self, options: SystemOptions, tasks: Sequence[Task] = ()) -> Installed:
         """Finds the system and checks that its packages can be imported.
+
+        Args:
+            options: Where to look.
+            tasks: What it is to run; some need packages that others do not.
 
         Raises:
             SystemMissingError: It is not installed; the fix gives the command.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tianji_cli.bench.systems.base import DriverSystem, Installed, SystemMissingError, SystemOptions
+from tianji_cli.bench.tasks.suite import Task
 
 PROBE_S = 120.0
 _SCRIPT = """
@@ -87,10 +88,14 @@ class VenvBaseline(DriverSystem):
     modules: ClassVar[Sequence[str]]
     """Imported to see whether all is there; see `probe`."""
 
-    def prepare(self, options: SystemOptions) -> Installed:
+    def modules_for(self, tasks: Sequence[Task]) -> Sequence[str]:
+        """What these tasks need."""
+        return self.modules
+
+    def prepare(self, options: SystemOptions, tasks: Sequence[Task] = ()) -> Installed:
         return probe(
             venv_python(options.systems_dir, self.name),
-            self.modules,
+            self.modules_for(tasks),
             system=self.title,
             fix=f"tianji bench --install {self.name}, or leave it out with --skip-missing",
         )

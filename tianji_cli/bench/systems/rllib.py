@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import msgspec
@@ -12,6 +12,15 @@ from tianji_cli.bench.systems.base import Deviations
 from tianji_cli.bench.systems.probe import GAMES, TORCH, VenvBaseline
 from tianji_cli.bench.tasks.suite import LAG_BOUND, Task
 from tianji_cli.bench.tasks.work import BenchDqn, BenchImpala, BenchIppo, BenchSac
+
+TEAMS = ("pettingzoo", "mpe2")
+"""Modules that only environments of several agents need."""
+
+
+MINIBATCHES = (
+    "a sample without loss is added to each episode, so there can be more minibatches in an epoch"
+)
+"""Its `AddOneTsToEpisodesAndTruncate`, and its `MiniBatchCyclicIterator`."""
 
 
 class RllibResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,8 +73,6 @@ class Rllib(VenvBaseline):
         "ray.rllib.algorithms.ppo=rllib",
         "ale_py",
         "minatar",
-        "pettingzoo",
-        "mpe2",
     )
     caveats = (
         "RLlib's KL loss and value clipping, on by default, are off here: nobody else has them.",
@@ -77,6 +84,10 @@ class Rllib(VenvBaseline):
             return "RLlib's SAC is not set up here"
         return super().refusal(task)
 
+    def modules_for(self, tasks: Sequence[Task]) -> Sequence[str]:
+        has_teams = any(isinstance(task.algorithm, BenchIppo) for task in tasks)
+        return (*self.modules, *TEAMS) if has_teams else self.modules
+
     def deviations(self, task: Task) -> Deviations:
         if isinstance(task.algorithm, BenchDqn):
             return {"target_update_period": ("equal", "given in env steps")}
@@ -85,6 +96,7 @@ class Rllib(VenvBaseline):
         of_ppo: Deviations = {
             LAG_BOUND: ("different", "0: it collects and learns by turns"),
             "advantage normalisation": ("different", "per batch"),
+            "minibatch_steps": ("different", MINIBATCHES),
             "value loss clipping": ("equal", "off; on by default"),
         }
         if not isinstance(task.algorithm, BenchIppo):
@@ -92,6 +104,6 @@ class Rllib(VenvBaseline):
         return {
             **of_ppo,
             "environment": ("equal", "in its `ParallelPettingZooEnv`, one copy after the other"),
-            "minibatch_steps": ("equal", "given in steps of agents"),
+            "minibatch_steps": ("different", f"given in steps of agents; {MINIBATCHES}"),
             "policies": ("equal", "a wrapper appends the number"),
         }

@@ -6,6 +6,7 @@ name on PyPI wants Python below 3.11), so `--compare cleanrl` means it, too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from engine.wording import plural
@@ -32,7 +33,7 @@ class SingleProcess(DriverSystem):
         " bootstrap at truncation in PPO, and their DQN is not double and has a squared loss.",
     )
 
-    def prepare(self, options: SystemOptions) -> Installed:
+    def prepare(self, options: SystemOptions, tasks: Sequence[Task] = ()) -> Installed:
         return probe_here(["torch", "gymnasium"])
 
     def deviations(self, task: Task) -> Deviations:

@@ -6,6 +6,7 @@ XingTian is not on PyPI and needs Python 3.7 with TensorFlow 1.15, so nothing he
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -30,7 +31,7 @@ from tianji_cli.bench.systems.raw import Feed
 from tianji_cli.bench.systems.xingtian_config import SHAPES, configuration
 from tianji_cli.bench.systems.xingtian_output import StatisticsFeed
 from tianji_cli.bench.tasks.suite import LAG_BOUND, Task
-from tianji_cli.bench.tasks.work import ATARI, BenchDqn, BenchPpo
+from tianji_cli.bench.tasks.work import ATARI, BenchDqn, BenchIppo, BenchPpo
 
 PYTHON_VARIABLE = "TIANJI_XINGTIAN_PYTHON"
 HOW_TO = (
@@ -54,7 +55,7 @@ class Xingtian(DriverSystem):
         "XingTian has no seed option: its blocks differ by chance alone.",
     )
 
-    def prepare(self, options: SystemOptions) -> Installed:
+    def prepare(self, options: SystemOptions, tasks: Sequence[Task] = ()) -> Installed:
         named = options.xingtian_python or os.environ.get(PYTHON_VARIABLE)
         if not named:
             raise SystemMissingError(
@@ -64,6 +65,8 @@ class Xingtian(DriverSystem):
         return probe(expand(named), modules, system=self.title, fix=HOW_TO)
 
     def refusal(self, task: Task) -> str | None:
+        if isinstance(task.algorithm, BenchIppo):
+            return "XingTian is not set up for several agents here"
         if task.env.id not in SHAPES:
             return f"XingTian's configuration must state sizes; those of {task.env.id} are unknown"
         if not isinstance(task.algorithm, BenchPpo | BenchDqn):

@@ -127,6 +127,10 @@ class Suite(Spec, frozen=True, kw_only=True, tag_field="kind", tag="comparison")
         able = {system for task in self.tasks.values() for system in task.systems}
         return tuple(system for system in SYSTEMS if system in wanted and system in able)
 
+    def tasks_of(self, system: str) -> list[Task]:
+        """What a system is to run."""
+        return [task for task in self.tasks.values() if system in task.systems]
+
 
 def load_suite(name: str, settings: Sequence[str] = ()) -> Suite:
     """Reads a suite: the name of one that comes with TianJi, or a path.

@@ -172,7 +172,11 @@ class ComparisonKind(Kind[BenchFiles, BenchManifest, Cell, CellResult]):
         if request.yes and not request.skip_missing and not request.dry_run:
             _install_missing(systems, request, output)
         found = find_systems(
-            systems, request.system_options, skip_missing=request.skip_missing, say=output.say
+            systems,
+            request.system_options,
+            suite,
+            skip_missing=request.skip_missing,
+            say=output.say,
         )
         seeds = range(request.seeds or suite.seeds)
         return new_bench(suite, systems, found, list(seeds), request.results / bench_id)

@@ -17,7 +17,7 @@ SuiteArgument = Annotated[
         metavar="[SUITE]",
         help="A suite: smoke, cartpole, classic, minatar, atari, continuous, marl, scaling,"
         " transport, published; a study: staleness, asynchrony, overlap, reference, spaces,"
-        " search; or your own file.",
+        " search, multi-agent; or your own file.",
         autocompletion=completion.suites,
     ),
 ]
