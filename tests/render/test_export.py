@@ -17,12 +17,13 @@ import msgspec
 import numpy as np
 import pytest
 from space_envs import ENV_ID
+from team_envs import MEMBERS
 
 import tests.helpers.engine.exports  # noqa: F401 - registers Image-v0
 from engine.errors import ConfigError, RunFailedError, TianJiError
 from engine.export import formats
 from engine.export.formats import FORMATS
-from engine.spec import Experiment
+from engine.spec import Experiment, StopSpec
 from tests.helpers.engine.trained_runs import experiment_of, spaces_experiment, write_run
 from tests.helpers.engine.trained_teams import convoy_experiment
 from tianji_cli.commands.trained.export import ExportRequest, export_command
@@ -215,6 +216,19 @@ def test_the_return_is_that_of_an_evaluation_of_these_weights(
         (root / "evaluations" / f"{number}.json").write_text(json.dumps(document))
     (root / "evaluations" / "damaged.json").write_text("{")
     assert f"| return | {expected}" in (export("judged", "torchscript") / "README.md").read_text()
+
+
+def test_the_return_of_a_policy_is_not_that_of_its_team(tmp_path: Path, export: Exported):
+    team = convoy_experiment("ippo")
+    experiment = msgspec.structs.replace(
+        team, stop=StopSpec(env_steps=1, return_of=next(iter(MEMBERS)))
+    )
+    root = written(tmp_path, "judged", experiment)
+    (root / "evaluations").mkdir()
+    evaluation = {"version": 7, "is_sampled": False, "env_kwargs": {}, "episodes": 100, "seed": 5}
+    document = {**evaluation, "returns": {"mean": 123.5}}
+    (root / "evaluations" / "of-the-team.json").write_text(json.dumps(document))
+    assert "| return | not known |" in (export("judged", "torchscript") / "README.md").read_text()
 
 
 def test_nothing_is_overwritten(tmp_path: Path, export: Exported):

@@ -20,9 +20,6 @@ from tianji_cli.storage.run_dir import RunPaths
 MAX_BYTES = 1 << 20
 """Of the document of an evaluation."""
 
-MAX_BYTES = 1 << 20
-"""Of the document of an evaluation."""
-
 
 class _Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a manifest that a card tells."""
@@ -58,7 +55,9 @@ def training_of(trained: Trained) -> TrainingDocument:
     where = str(paths.manifest)
     recorded = decode(read_document(paths.manifest), _Provenance, SCHEMA_VERSION, "a run", where)
     info, experiment = trained.info, trained.run.experiment
-    measured = _evaluated(paths.evaluations, info.version) or _known(trained)
+    measured = _known(trained)
+    if experiment.stop.return_of is None:  # `tianji evaluate` knows the return of a team only
+        measured = _evaluated(paths.evaluations, info.version) or measured
     return TrainingDocument(
         run_id=paths.run_id,
         version=info.version,
