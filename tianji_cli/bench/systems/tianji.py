@@ -29,6 +29,7 @@ from tianji_cli.bench.systems.base import (
     Deviations,
     Installed,
     Job,
+    MatchKind,
     SystemOptions,
 )
 from tianji_cli.bench.systems.probe import probe_here
@@ -176,7 +177,7 @@ class Tianji(AnySystem):
     def deviations(self, task: Task) -> Deviations:
         from engine.envs.teams.registry import TEAMS  # Gymnasium, only where it is needed
 
-        rows: Deviations = {}
+        rows: dict[str, tuple[MatchKind, str]] = {}
         if isinstance(task.algorithm, BenchPpo | BenchImpala):
             rows["batch_steps"] = (
                 "different",
