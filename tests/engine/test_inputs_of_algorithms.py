@@ -14,7 +14,7 @@ from engine.algorithms.networks import observation_field
 from engine.algorithms.ppo import Ppo, PpoConfig
 from engine.algorithms.registry import ALGORITHMS, register_algorithm
 from engine.blueprint import Blueprint, make_blueprint
-from engine.compilation.library import _sources, library_path
+from engine.compilation.library import library_path, sources_of
 from engine.errors import ConfigError
 from engine.rollout import Field
 from engine.spec import CoreSpec, EnvSpec, NetworkSpec
@@ -107,5 +107,5 @@ def test_spaces_of_equal_sizes_do_not_share_compiled_functions(which: str, one: 
 
 
 def test_compiled_functions_depend_on_the_sources_of_layers_and_spaces():
-    folders = {path.parent.name for path in _sources(blueprint_with())}
+    folders = {path.parent.name for path in sources_of(blueprint_with())}
     assert {"algorithms", "layers", "spaces", "compilation"} <= folders
