@@ -28,7 +28,6 @@ from engine.algorithms.critics.replayed import (
     PositiveUnit,
     ReplayedCritics,
     ReplayedCriticsConfig,
-    share_of,
 )
 from engine.algorithms.observation_input import LeafInputs, ObservationInput
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, columns_of
@@ -202,7 +201,7 @@ class Maddpg(ReplayedCritics):
         *,
         number: int,
     ) -> tuple[Tensor, Tensor]:
-        """J(q) of the first lines, a mean over the agents of a policy.
+        """J(q) of the first lines, a mean over the agents of a policy that acted.
 
         Args:
             network: The network to train.
@@ -225,9 +224,10 @@ class Maddpg(ReplayedCritics):
         joint = joint.unsqueeze(1).expand(-1, len(policy.agents), -1)
         q_tm1 = values_of(critics_of(network.critics, number), policy, state, joint)
         assert q_tm1.shape == (self._config.num_critics, *y.shape), (q_tm1.shape, y.shape)
-        weight = of_agents(view.present(minibatch), policy).to(torch.float32)
-        loss = (weight * (q_tm1 - y).square()).mean((-2, -1)).sum()
-        return share_of(loss, (loss, (weight * q_tm1).mean()), replicas)
+        weight = _weights(of_agents(view.present(minibatch), policy), replicas)
+        loss = (weight * (q_tm1 - y).square()).sum()
+        q_mean = (weight * q_tm1).sum() / self._config.num_critics
+        return loss, torch.stack((loss, q_mean)).detach()
 
     def _targets(
         self, network: ActorsCritics, minibatch: Batch, target: ActorsCriticsTarget, number: int
@@ -280,10 +280,10 @@ class Maddpg(ReplayedCritics):
         q = values_of(
             critics_of(network.critics, number).first, policy, state, torch.cat(parts, -1)
         ).squeeze(0)
-        weight = of_agents(view.present(minibatch), policy).to(torch.float32)
+        weight = _weights(of_agents(view.present(minibatch), policy), replicas)
         penalty = self._config.output_penalty * outputs.square().mean(-1)
-        loss = (weight * (penalty - q)).mean()
-        return share_of(loss, (loss,), replicas)
+        loss = (weight * (penalty - q)).sum()
+        return loss, loss.detach().unsqueeze(0)
 
     def _outputs(self, network: ActorsCritics, number: int, values: Batch) -> Tensor:
         """Outputs of a policy for what its agents observe in s_tm1, [N, agents, E]."""
@@ -304,3 +304,9 @@ class Maddpg(ReplayedCritics):
 def _rows_of(is_one: Tensor, values: Tensor) -> Tensor:
     """The rows of [N, ...] for which bool [N] holds."""
     return values[is_one]
+
+
+def _weights(is_there: Tensor, replicas: ReplicaGroup) -> Tensor:
+    """Equal weights of all agents that acted, [N, agents], which sum to 1 over all learners."""
+    weight = is_there.to(torch.float32)
+    return weight / replicas.sum(weight.sum()).clamp(min=1.0)

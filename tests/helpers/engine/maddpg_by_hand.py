@@ -191,7 +191,7 @@ class Reference:
             number = agent.number
             acts = there_then[:, number] | (present[:, number] & ~ended[:, number])
             future[name] = action * acts[:, None]
-        losses, values = [], []
+        losses, values, counts = [], [], []
         state = torch.cat([sample[f"observation.agents.{name}"] for name in OBSERVATIONS], -1)
         for name, agent in self.agents.items():
             if agent.policy != policy:
@@ -205,12 +205,14 @@ class Reference:
                 self.parameters, name, state, {n: self.taken(n, sample) for n in OBSERVATIONS}
             )
             acted = present[:, agent.number]
-            losses.append((acted * (q - y) ** 2).sum(0).mean())
-            values.append((acted * q).mean())
-        return torch.stack(losses).mean(), torch.stack(values).mean()
+            losses.append((acted * (q - y) ** 2).sum())
+            values.append((acted * q).sum() / len(q))
+            counts.append(acted.sum())
+        count = torch.stack(counts).sum().clamp(min=1)
+        return torch.stack(losses).sum() / count, torch.stack(values).sum() / count
 
     def actors_loss(self, policy: int, sample: Mapping[str, Tensor]) -> Tensor:
-        losses = []
+        losses, counts = [], []
         state = torch.cat([sample[f"observation.agents.{name}"] for name in OBSERVATIONS], -1)
         for name, agent in self.agents.items():
             if agent.policy != policy:
@@ -220,10 +222,10 @@ class Reference:
             joint = {other: self.taken(other, sample) for other in OBSERVATIONS} | {name: own}
             q = self.q(self.parameters, name, state, joint)[0]
             penalty = CONFIG.output_penalty * (outputs**2).mean(-1)
-            losses.append(
-                (sample["observation.team.present"][:, agent.number] * (penalty - q)).mean()
-            )
-        return torch.stack(losses).mean()
+            acted = sample["observation.team.present"][:, agent.number]
+            losses.append((acted * (penalty - q)).sum())
+            counts.append(acted.sum())
+        return torch.stack(losses).sum() / torch.stack(counts).sum().clamp(min=1)
 
     def step(self, sample: Mapping[str, Tensor]) -> tuple[float, float, float]:
         """One update of all; the means over policies of their losses and values."""
