@@ -88,7 +88,8 @@ def test_a_real_system_trains_and_counts_as_its_environments_do(
     counted = {record.source: record for record in records if isinstance(record, Steps)}
     steps = sum(record.total for record in counted.values())
     claimed = max(record.env_steps for record in records if isinstance(record, Claimed))
-    assert 0 <= steps - claimed <= task.algorithm.in_flight_steps
+    # As in a benchmark, either way: a process that is killed has not written its last steps.
+    assert abs(steps - claimed) <= task.algorithm.in_flight_steps
     totals = [record for record in records if isinstance(record, TrainedTotals)][-1]
     ratio = task.algorithm.samples_per_env_step
     assert totals.samples == pytest.approx(totals.env_steps * ratio, rel=0.1)
