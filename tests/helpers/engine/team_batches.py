@@ -10,6 +10,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 from torch import Tensor
 
 from engine.algorithms.base import Algorithm, EnvSlice, Spaces
+from engine.algorithms.teams.agents import TeamView
 from engine.layers.inputs import STATE
 from engine.rollout import Layout
 from engine.spaces.leaves import AnySpace
@@ -83,11 +84,32 @@ def _random(shape: tuple[int, ...], dtype: str, random: torch.Generator) -> Tens
     return torch.randint(2, shape, generator=random).to(getattr(torch, dtype))
 
 
-def spoil_absent(batch: Mapping[str, Tensor], spaces: Spaces) -> dict[str, Tensor]:
-    """Other actions, likelihoods and rewards of those who do not act."""
-    assert spaces.team is not None
+def spoil_absent(
+    batch: Mapping[str, Tensor], spaces: Spaces, *, sees_all: bool
+) -> dict[str, Tensor]:
+    """Other actions, likelihoods and rewards of those who do not act; and other observations of
+    those who have been away for longer, unless someone else sees them.
+
+    Args:
+        batch: As `collect` gives it.
+        spaces: Its spaces.
+        sees_all: Whether a value sees what all observe.
+    """
+    team, view = spaces.team, TeamView("test", spaces)
+    assert team is not None
     spoilt = {name: values.clone() for name, values in batch.items()}
-    absent = (spoilt["observation.team.present"][:-1] == 0) | ~spoilt["valid"].unsqueeze(-1)
+    is_away = spoilt["observation.team.present"] == 0
+    absent = is_away[:-1] | ~spoilt["valid"].unsqueeze(-1)
     spoilt["observation.team.reward"][1:][absent] = 99.0
     spoilt["log_prob"][absent] -= 3.0
+    chosen = {policy.name: view.actions(batch["action"], policy) for policy in team.policies}
+    for policy in team.policies:
+        own, gone = chosen[policy.name], absent[..., list(policy.agents)]
+        own[gone] = (own[gone] + 1) % 3 if own.dtype == torch.int64 else own[gone] * 0
+    spoilt["action"] = view.joint_action(chosen)
+    was_away = torch.cat((torch.ones_like(is_away[:1]), is_away[:-1]))
+    for number, agent in enumerate(team.agents) if not sees_all else ():
+        long_gone = (is_away & was_away)[..., number]
+        for name in (name for name in spoilt if f".agents.{agent}" in name):
+            spoilt[name][long_gone] = 1 - spoilt[name][long_gone]
     return spoilt

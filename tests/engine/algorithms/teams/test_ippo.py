@@ -72,10 +72,11 @@ def test_whoever_is_absent_changes_nothing(
 ) -> None:
     algorithm = kind(config(**SIZES), network, unlike())  # type: ignore[arg-type]
     batch = collect(algorithm)
+    spoilt = spoil_absent(batch, unlike(), sees_all=kind is Mappo)
+    assert not torch.equal(spoilt["action"], batch["action"])
     states = algorithm.init(3), algorithm.init(3)
     results = [
-        algorithm.update(state, data)
-        for state, data in zip(states, (batch, spoil_absent(batch, unlike())), strict=True)
+        algorithm.update(state, data) for state, data in zip(states, (batch, spoilt), strict=True)
     ]
     assert results[0] == results[1]
     assert torch.equal(states[0].weights.vector, states[1].weights.vector)
