@@ -15,10 +15,11 @@ from engine.compilation.compile_job import CompileJob
 from engine.compilation.compiled import CompiledSteps
 from engine.compilation.library import Kind
 from engine.compilation.policy_inference import PolicyInference, as_tensors, with_states
-from engine.compilation.staging import Staging
+from engine.compilation.staging import SampleStaging, Staging
 from engine.compilation.tracing import TRACE
 from engine.layers.inputs import is_observation
-from engine.spec import CoreSpec, EnvSpec, Experiment, NetworkSpec
+from engine.rollout import NEXT
+from engine.spec import CoreSpec, EnvSpec, Experiment, NetworkSpec, StalenessSpec
 from engine.testing import make_experiment
 
 TWO_STEP = EnvSpec(id="TwoStep-v0", num_envs=4)
@@ -31,10 +32,23 @@ def experiment(name: str, core: CoreSpec | None, agents: str) -> Experiment:
     return replace(small, agents=agents, algorithm=algorithm, network=network)
 
 
+def from_replay(name: str, agents: str) -> Experiment:
+    algorithm = {"name": name, "batch_size": 16, "updates_per_batch": 4, "min_replay_size": 0}
+    staleness = StalenessSpec(mode="unbounded")
+    small = make_experiment(env=TWO_STEP, staleness=staleness)
+    return replace(small, agents=agents, algorithm=algorithm)
+
+
 SHARED_IPPO = experiment("ippo", None, "shared")
 SEPARATE_MAPPO = experiment("mappo", CoreSpec(name="gru", size=4), "separate")
 TEAMS = pytest.mark.parametrize(
-    "experiment", [SHARED_IPPO, SEPARATE_MAPPO], ids=["ippo", "mappo with a memory"]
+    "experiment",
+    [
+        pytest.param(SHARED_IPPO, id="ippo"),
+        pytest.param(SEPARATE_MAPPO, id="mappo with a memory"),
+        pytest.param(from_replay("qmix", "shared"), id="qmix"),
+        pytest.param(from_replay("maddpg", "separate"), id="maddpg"),
+    ],
 )
 
 
@@ -46,13 +60,19 @@ def test_what_is_traced_reads_its_arguments_only(kind: Kind) -> None:
 
 def random_batch(blueprint: Blueprint) -> dict[str, torch.Tensor]:
     random = torch.Generator().manual_seed(1)
-    batch = Staging(blueprint.layout, blueprint.rollouts_per_batch).tensors
+    if blueprint.replay is None:
+        batch = Staging(blueprint.layout, blueprint.rollouts_per_batch).tensors
+        batch["valid"].copy_(torch.rand(batch["valid"].shape, generator=random) < 0.9)
+    else:
+        batch = SampleStaging(blueprint.samples).tensors
     for name, values in batch.items():
         if values.is_floating_point():
             values.normal_(generator=random)
-        elif is_observation(name) or name == "action":
+        elif is_observation(name.removeprefix(NEXT)) or name == "action":
             values.random_(0, 2, generator=random)
-    batch["valid"].copy_(torch.rand(batch["valid"].shape, generator=random) < 0.9)
+    if blueprint.replay is not None:
+        batch["discount"].fill_(0.99)
+        batch["weight"].fill_(1.0)
     return batch
 
 
@@ -101,11 +121,15 @@ def test_a_library_chooses_what_is_chosen_eagerly(experiment: Experiment) -> Non
             acting.use(library)
         layout = blueprint.layout
         tensors = with_states(as_tensors(layout.views(layout.allocate())), layout)
-        for name, values in tensors.items():
-            if is_observation(name):
-                values.fill_(1)
+        random = torch.Generator().manual_seed(4)
+        for name, values in tensors.items():  # each environment sees something else
+            if is_observation(name) and values.is_floating_point():
+                values.normal_(generator=random)
+            elif is_observation(name):
+                values.random_(0, 2, generator=random)
         for row in acting.rows(tensors)[0]:
             acting.choose(row)
         chosen.append(tensors)
-    for name in ("action", "log_prob"):
+    names = [field.name for field in blueprint.algorithm.samples().fields if not field.extra_rows]
+    for name in names:
         torch.testing.assert_close(chosen[1][name], chosen[0][name], atol=1e-5, rtol=0)
