@@ -149,7 +149,7 @@ def test_a_keeper_that_hears_nothing_gives_up() -> None:
     assert end["code"] == 0, "it has read the end of its input"
     until(lambda: is_gone(channel.process.pid))
     with pytest.raises(HostUnreachableError, match="the connection broke"):
-        link.call("exists", {"path": "/"})
+        list(link.call("exists", {"path": "/"}).frames(20))
 
 
 def test_beats_keep_a_keeper() -> None:

@@ -277,7 +277,7 @@ def batch_of(blueprint: Blueprint) -> dict[str, Tensor]:
 def test_compiled_it_trains_as_in_eager_mode(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(ProductKernel, "is_faster", lambda self, shape, then: True)
+    monkeypatch.setattr(product_kernel._Seconds, "is_less", True)
     blueprint = blueprint_of(name)
     write_library(blueprint, "steps", tmp_path / "library.so", tmp_path)
     eager, compiled = blueprint.algorithm.init(3), blueprint.algorithm.init(3)
