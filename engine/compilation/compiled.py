@@ -20,6 +20,8 @@ class CompiledSteps:
 
     def __init__(self, library: Library) -> None:
         self._library = library
+        self._signature = dict(library.signature)
+        self._metrics_shape = self._signature.pop(METRICS).shape
         self._step: Step | None = None
         self._eager = EagerSteps()
 
@@ -33,31 +35,40 @@ class CompiledSteps:
     ) -> Tensor:
         """See `StepTaker`. The first step that fits the signature is the one that was compiled."""
         is_ours = self._step is None or step is self._step
-        if not is_ours or steps_signature(state, samples, order) != self._library.signature:
+        if not is_ours or steps_signature(state, samples, order) != self._signature:
             return self._eager.take(state, step, samples, order, rate)
         self._step = step
         with torch.no_grad():
             learning_rate = step.learning_rate * rate
+            rows = [] if order is None else [_stacked(order)]
+            count = len(rows[0]) if rows else 1
+            metrics, norms = torch.empty(count, *self._metrics_shape), torch.empty(count)
             arguments = step_arguments(state, step, samples, learning_rate)
-            minibatches = [[]] if order is None else [[rows] for rows in order]
-            told = []
-            for rows in minibatches:
-                metrics, norm = self._library.call(arguments + rows)
+            self._library.scan(arguments, [*rows, metrics, norms])
+            for norm in norms.unbind():
                 state.weights.steps.note(norm, learning_rate)
-                told.append(metrics)
-            return torch.stack(told)
+            return metrics
+
+
+METRICS = "metrics"
+"""In the signature of a step: what it writes for each minibatch, beside the gradient's norm."""
+
+
+def _stacked(order: Order) -> Tensor:
+    return order if isinstance(order, Tensor) else torch.stack(list(order))
 
 
 def step_arguments(
     state: Trainable, step: Step, samples: Samples, learning_rate: float
 ) -> list[Tensor]:
-    """The arguments of a compiled step, without the rows of its minibatch."""
+    """The arguments of a compiled step, without the rows of its minibatch, and without its last
+    two: where it writes the metrics [M], and the norm of the gradient, a scalar."""
     named = (samples[name] for name in sorted(samples))
     return [*step.changed(state), torch.tensor(learning_rate), *named]
 
 
 def steps_signature(state: Trainable, samples: Samples, order: Order | None) -> Signature:
-    """What a compiled step relies on."""
+    """What a compiled step relies on, beside the shape of its metrics."""
     named = {f"samples.{name}": samples[name] for name in samples}
     rows = {} if order is None else {"rows": order[0]}
     return describe({"vector": state.weights.vector, **named, **rows})

@@ -17,7 +17,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import cast
@@ -29,6 +28,7 @@ from torch.fx import GraphModule
 
 from engine.blueprint import Blueprint, make_blueprint
 from engine.compilation.compile_job import CompileOrder
+from engine.compilation.host_code import SCAN, compile_object, found_by_linkers
 from engine.compilation.library import Kind, put_library
 from engine.compilation.product_kernel import NAME, ProductKernel
 from engine.compilation.products import replace_products
@@ -50,26 +50,37 @@ def write_library(blueprint: Blueprint, kind: Kind, library: Path, workspace: Pa
     """
     made = workspace / "made.so"
     traced = TRACE[kind](blueprint)
-    kernel, products = _fastest_products(traced.graph, workspace)
     options = {**_OPTIONS, "aot_inductor.output_path": str(made)}
+    products = "products by PyTorch, which is too old for others"
+    if hasattr(torch._inductor.config.aot_inductor, "custom_op_libs"):
+        linked, products = _own_code(traced.graph, workspace)
+        options |= linked
+    with torch.no_grad(), found_by_linkers(workspace):
+        torch._inductor.aot_compile(traced.graph, traced.arguments, options=options)
+    if made.with_suffix(".json").exists():
+        raise RuntimeError("it calls operations that a library cannot call")
+    put_library(made, traced.signature, library, products)
+
+
+def _own_code(graph: GraphModule, workspace: Path) -> tuple[dict[str, object], str]:
+    """Options that link this folder's C++ into a library, and one line about its products."""
+    objects = [compile_object("scan.cpp", workspace, SCAN)]
+    kernel, products = _fastest_products(graph, workspace)
+    options: dict[str, object] = {}
     if kernel is not None and kernel.is_used:
         from engine.compilation.product_lowering import DECLARATIONS, lower_products
 
         lower_products()
-        options |= {
-            "aot_inductor.custom_ops_to_c_shims": DECLARATIONS,
-            "aot_inductor.custom_op_libs": [NAME],
-        }
-    with torch.no_grad(), kernel.found_by_linkers() if kernel else nullcontext():
-        torch._inductor.aot_compile(traced.graph, traced.arguments, options=options)
-    put_library(made, traced.signature, library, products)
+        objects.append(workspace / f"{NAME}.o")
+        options["aot_inductor.custom_ops_to_c_shims"] = DECLARATIONS
+    # Linkers take a name after a colon as it is, and an object as a whole.
+    options["aot_inductor.custom_op_libs"] = [f":{each.name}" for each in objects]
+    return options, products
 
 
 def _fastest_products(graph: GraphModule, workspace: Path) -> tuple[ProductKernel | None, str]:
     """Replaces products that the kernel computes faster. Returns the kernel, unless it cannot be
     compiled, and one line about the choice."""
-    if not hasattr(torch._inductor.config.aot_inductor, "custom_op_libs"):
-        return None, "products by PyTorch, which is too old for others"
     try:
         kernel = ProductKernel(workspace)
     except (OSError, subprocess.CalledProcessError) as error:

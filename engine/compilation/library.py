@@ -6,11 +6,12 @@ other calls in eager mode, so a library can be unsuitable but never wrong.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -20,13 +21,14 @@ from torch import Tensor
 
 from engine.algorithms import gradient
 from engine.blueprint import Blueprint
+from engine.compilation.scanning import Scanner
 from engine.files import write_durably
 from engine.host.account import cache_home
 from engine.host.cores import processor_features
 from engine.spaces.leaves import identity_of
 
 MAKERS = (
-    *("policy_inference", "compiled", "compiler", "staging", "tracing"),
+    *("policy_inference", "compiled", "compiler", "staging", "tracing", "host_code"),
     *("products", "product_kernel", "product_lowering"),
 )
 """Modules beside this one that determine what a library computes and how it is called."""
@@ -134,11 +136,21 @@ class Library:
         seal = _check_sealed(path)
         self.signature, self.products = seal.signature, seal.products
         self._runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
+        self._scanner: Scanner | None = None
+        with contextlib.suppress(AttributeError):  # linked by a PyTorch that is too old for it
+            self._scanner = Scanner(path)
 
-    def call(self, arguments: list[Tensor]) -> list[Tensor]:
+    def call(self, arguments: list[Tensor]) -> None:
         """Calls it; the arguments must match its signature."""
-        results: list[Tensor] = self._runner.run(arguments)
-        return results
+        self._runner.run(arguments)
+
+    def scan(self, fixed: Sequence[Tensor], rows: Sequence[Tensor]) -> None:
+        """Calls it for each of some rows; see `engine.compilation.scanning`."""
+        if self._scanner is not None:
+            self._scanner.scan(fixed, rows)
+            return
+        for row in zip(*(each.unbind() for each in rows), strict=True):
+            self.call([*fixed, *row])
 
 
 def signature_path(library: Path) -> Path:
@@ -184,7 +196,7 @@ def sources_of(blueprint: Blueprint) -> Iterable[Path]:
     for folder in ("algorithms", "layers", "spaces"):
         yield from (engine / folder).rglob("*.py")
     yield from (Path(__file__).with_name(f"{name}.py") for name in MAKERS)
-    yield Path(__file__).with_name("product.cpp")
+    yield from Path(__file__).parent.glob("*.cpp")
     for name, _ in blueprint.experiment.named_modules:
         path = Path(inspect.getfile(sys.modules[name]))
         yield from path.parent.rglob("*.py") if path.name == "__init__.py" else (path,)

@@ -8,11 +8,9 @@ measured on the host that compiles it, by that library and by the kernel; the fa
 from __future__ import annotations
 
 import ctypes
-import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -21,11 +19,11 @@ import torch
 from torch import Tensor
 
 from engine.compilation.compile_job import cpp_compiler
+from engine.compilation.host_code import FLAGS, compile_object
 from engine.compilation.products import Shape, finished
 
 NAME = "tianji_product"
-_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp")
-_SEARCHED = "LIBRARY_PATH"
+_FLAGS = (*FLAGS, "-fopenmp")
 _ROUNDS = 7
 _ROUND_S = 2e-4
 _Repeated: TypeAlias = Callable[[int], None]
@@ -43,18 +41,12 @@ class ProductKernel:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        compiled, shared = directory / f"{NAME}.o", directory / f"{NAME}.so"
+        compiled = compile_object("product.cpp", directory, NAME, _FLAGS)
+        shared = directory / f"{NAME}.so"
         compiler = cpp_compiler()
-        if compiler is None:
-            raise FileNotFoundError("no C++ compiler here")
-        source = str(Path(__file__).with_name("product.cpp"))
-        for command in (
-            [compiler, *_FLAGS, "-c", source, "-o", str(compiled)],
-            [compiler, *_FLAGS, "-shared", str(compiled), "-o", str(shared)],
-            ["ar", "rc", str(directory / f"lib{NAME}.a"), str(compiled)],
-        ):
-            subprocess.run(command, check=True, capture_output=True)
+        assert compiler is not None
+        command = [compiler, *_FLAGS, "-shared", str(compiled), "-o", str(shared)]
+        subprocess.run(command, check=True, capture_output=True)
         self._multiply = ctypes.CDLL(str(shared)).tianji_product_repeated
         self._multiply.argtypes = [ctypes.c_int64, *[ctypes.c_void_p] * 6]
         self._measured: dict[tuple[Shape, int], _Seconds] = {}
@@ -86,18 +78,6 @@ class ProductKernel:
             f"{sum(chosen.values())} of {len(self._asked)} products by a kernel compiled for this"
             f" processor, such as {largest[0]} in {self._measured[largest]}"
         )
-
-    @contextmanager
-    def found_by_linkers(self) -> Iterator[None]:
-        """Meanwhile, linkers find the library `NAME`."""
-        before = os.environ.get(_SEARCHED)
-        os.environ[_SEARCHED] = os.pathsep.join(filter(None, (str(self._directory), before)))
-        try:
-            yield
-        finally:
-            del os.environ[_SEARCHED]
-            if before is not None:
-                os.environ[_SEARCHED] = before
 
     def multiply(
         self,

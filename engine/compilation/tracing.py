@@ -21,8 +21,8 @@ from engine.algorithms.gradient import (
     gather,
 )
 from engine.blueprint import Blueprint
-from engine.compilation.compiled import act_signature, step_arguments, steps_signature
-from engine.compilation.library import Kind, Signature
+from engine.compilation.compiled import METRICS, act_signature, step_arguments, steps_signature
+from engine.compilation.library import Kind, Signature, describe
 from engine.compilation.policy_inference import (
     PolicyInference,
     Rounding,
@@ -64,7 +64,9 @@ def trace_steps(blueprint: Blueprint) -> Traced:
     arguments = step_arguments(state, recorder.step, recorder.samples, 1.0)
     if recorder.order is not None:
         arguments.append(recorder.order[0])
+    arguments += [recorder.metrics, torch.zeros(())]
     signature = steps_signature(state, recorder.samples, recorder.order)
+    signature |= describe({METRICS: recorder.metrics})
     return _trace(_StepFunction(state, recorder), arguments, signature)
 
 
@@ -102,11 +104,12 @@ def _trace(
 
 @dataclass
 class StepRecorder:
-    """Makes steps in eager mode and records the first call."""
+    """Makes steps in eager mode and records the first call, and the metrics of its first step."""
 
     step: Step | None = None
     samples: dict[str, Tensor] = field(default_factory=dict)
     order: Order | None = None
+    metrics: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     def take(
         self,
@@ -117,9 +120,11 @@ class StepRecorder:
         rate: float = 1.0,
     ) -> Tensor:
         """See `StepTaker`."""
+        told = EagerSteps().take(state, step, samples, order, rate)
         if self.step is None:
             self.step, self.samples, self.order = step, dict(samples), order
-        return EagerSteps().take(state, step, samples, order, rate)
+            self.metrics = told[0]
+        return told
 
 
 def record(blueprint: Blueprint, state: LearnerState) -> StepRecorder:
@@ -135,7 +140,8 @@ def record(blueprint: Blueprint, state: LearnerState) -> StepRecorder:
 
 
 class _StepFunction:
-    """One step with flat arguments, in place on the first ones."""
+    """One step with flat arguments, in place on the first ones; writes its results into the last
+    two."""
 
     def __init__(self, state: LearnerState, recorder: StepRecorder) -> None:
         assert recorder.step is not None
@@ -146,11 +152,14 @@ class _StepFunction:
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         changed = arguments[: self._num_changed]
-        learning_rate, *rest = arguments[self._num_changed :]
+        learning_rate, *rest = arguments[self._num_changed : -2]
         minibatch = dict(zip(self._names, rest, strict=False))
         if self._has_rows:
             minibatch = gather(minibatch, rest[-1])
-        return self._step.write(changed, learning_rate, minibatch)
+        results = self._step.write(changed, learning_rate, minibatch)
+        for told, result in zip(arguments[-2:], results, strict=True):
+            told.copy_(result)
+        return ()
 
 
 class _ActFunction:
