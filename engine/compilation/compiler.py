@@ -24,6 +24,7 @@ from typing import cast
 import msgspec
 import psutil
 import torch
+from torch import Tensor
 from torch.fx import GraphModule
 
 from engine.blueprint import Blueprint, make_blueprint
@@ -50,16 +51,31 @@ def write_library(blueprint: Blueprint, kind: Kind, library: Path, workspace: Pa
     """
     made = workspace / "made.so"
     traced = TRACE[kind](blueprint)
+    products = compile_graph(traced.graph, traced.arguments, made, workspace)
+    put_library(made, traced.signature, library, products)
+
+
+def compile_graph(
+    graph: GraphModule, arguments: tuple[Tensor, ...], made: Path, workspace: Path
+) -> str:
+    """Compiles a graph that writes into its arguments to the library `made`.
+
+    Returns:
+        One line about its products.
+
+    Raises:
+        RuntimeError: A library cannot compute it.
+    """
     options = {**_OPTIONS, "aot_inductor.output_path": str(made)}
     products = "products by PyTorch, which is too old for others"
     if hasattr(torch._inductor.config.aot_inductor, "custom_op_libs"):
-        linked, products = _own_code(traced.graph, workspace)
+        linked, products = _own_code(graph, workspace)
         options |= linked
     with torch.no_grad(), found_by_linkers(workspace):
-        torch._inductor.aot_compile(traced.graph, traced.arguments, options=options)
+        torch._inductor.aot_compile(graph, arguments, options=options)
     if made.with_suffix(".json").exists():
         raise RuntimeError("it calls operations that a library cannot call")
-    put_library(made, traced.signature, library, products)
+    return products
 
 
 def _own_code(graph: GraphModule, workspace: Path) -> tuple[dict[str, object], str]:

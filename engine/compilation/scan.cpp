@@ -63,7 +63,7 @@ extern "C" int32_t tianji_open(void** function) {
 // described: for each argument its dtype (as a number of PyTorch), the number of its axes, their
 //   sizes and their strides.
 // Returns 0, or else something failed, which PyTorch has told standard error.
-extern "C" int32_t tianji_scan(void* function, int64_t count, int64_t num_arguments,
+extern "C" int32_t tianji_scan_opened(void* function, int64_t count, int64_t num_arguments,
                                void* const* data, const int64_t* bytes_per_call,
                                const int64_t* described) {
   std::vector<Argument> arguments;

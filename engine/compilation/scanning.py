@@ -30,7 +30,7 @@ class Scanner:
     def __init__(self, path: Path) -> None:
         self._library = library = ctypes.CDLL(str(path))
         self._function = ctypes.c_void_p()
-        self._scan = library.tianji_scan
+        self._scan = library.tianji_scan_opened
         self._scan.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 2, *[ctypes.c_void_p] * 3]
         self._dtypes: dict[torch.dtype, int] = {}
         if library.tianji_open(ctypes.byref(self._function)):
