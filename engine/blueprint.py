@@ -339,10 +339,13 @@ def _check_traits(samples: SampleRequest, experiment: Experiment, cut: Cut) -> N
     shared: tuple[Trait, ...] = ("shares_batches",) if cut.is_joint else ()
     for trait in (*cut.requires, *shared):
         if not getattr(samples, trait):
+            fix = "use another policy, such as tianji, or another algorithm"
+            if trait == "corrects_staleness" and samples.corrections:
+                fix = f"{fix}; or set {samples.corrections_in_words}"
             raise ConfigError(
                 f"{cut.policy} does not suit {experiment.algorithm_name}, which {LACKS[trait]}",
                 where="policy",
-                fix="use another policy, such as tianji, or another algorithm",
+                fix=fix,
             )
 
 

@@ -13,11 +13,13 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
-from engine.algorithms.base import EnvSlice, LearnerState, Spaces, initial_state
+from engine.algorithms.base import Batch, EnvSlice, LearnerState, Spaces, initial_state
 from engine.algorithms.gradient import Order, Samples, Step
 from engine.algorithms.networks import (
+    CENTRAL,
     PolicyValueNetwork,
     action_field,
+    after_resets,
     check_action_space,
     draw_noise,
 )
@@ -25,7 +27,7 @@ from engine.algorithms.replicas import minibatch_rows, shared_step
 from engine.algorithms.schedules import factor, linear
 from engine.layers.cores import state_size
 from engine.layers.distributions import Distribution
-from engine.layers.inputs import STATE, Inputs, mask_of, observation_of
+from engine.layers.inputs import STATE, Inputs, map_leaves, mask_of, observation_of
 from engine.rollout import Field
 from engine.spaces.action_parts import parts_of
 from engine.spaces.observations import mask_field, observation_fields
@@ -119,6 +121,29 @@ class ActorCritic:
         return policy, {STATE: state}
 
 
+def evaluate_rollouts(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """ln pi(a_t | s_t) [T, B], entropy [T, B] and v(s_t) [T+1, B], in one pass of the network."""
+    assert isinstance(network, PolicyValueNetwork)
+    action, valid, central = batch["action"], batch["valid"], batch.get(CENTRAL)
+    observation, mask = observation_of(batch), mask_of(batch)
+    if network.core is not None:
+        policy, flat_value = network.unroll(
+            observation, batch[STATE][0], after_resets(valid), mask, central
+        )
+    else:
+        flat = map_leaves(lambda leaf: leaf.flatten(0, 1), observation)
+        policy, flat_value = network.evaluate(
+            flat,
+            None if mask is None else mask.flatten(0, 1),
+            None if central is None else central.flatten(0, 1),
+        )
+    value = flat_value.view(len(valid) + 1, -1)
+    # The last row has no action: the policy's outputs there are not used.
+    actions = torch.cat((action, torch.zeros_like(action[:1]))).flatten(0, 1)
+    log_prob = policy.log_prob(actions).view(value.shape)[:-1]
+    return log_prob, policy.entropy().view(value.shape)[:-1], value
+
+
 class EntropyBonus(Protocol):
     """The hyperparameters of an entropy bonus."""
 
@@ -201,6 +226,7 @@ def take_epochs(
     samples: Samples,
     order: Order,
     divergences: Sequence[int],
+    rate: float = 1.0,
 ) -> Tensor:
     """Takes the steps of all epochs, or of fewer with `target_kl`.
 
@@ -211,12 +237,13 @@ def take_epochs(
         samples: By name; rows of `order`.
         order: From `rows_of_epochs`.
         divergences: Which of the step's metrics are compared with `target_kl`.
+        rate: Factor of the learning rate, beside that of its schedule.
 
     Returns:
         This learner's share of the metrics of each step, [steps, metrics].
     """
     shared = shared_step(step, state.replicas)
-    rate = factor(config.learning_rate, config.learning_rate_final, state.progress)
+    rate *= factor(config.learning_rate, config.learning_rate_final, state.progress)
     if config.target_kl is None:
         told = state.steps.take(state, shared, samples, order, rate)
         state.num_updates += len(told)

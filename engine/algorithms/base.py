@@ -33,7 +33,10 @@ From a queue: `SampleRequest.fields`, float32 `reward` and bool `terminated`, `t
 `valid`, each [T, B, ...] (the observation [T + 1, B, ...]), where B counts the environments of all
 rollouts in the batch. An observation of several leaves is one tensor for each,
 `observation.NAME`; with action masks there is `action_mask`, bool [T + 1, B, choices]. From replay:
-`SampleRequest.sample_fields`, [updates, batch size, ...]."""
+`SampleRequest.sample_fields`, [updates, batch size, ...].
+
+`version`, int64 in main memory, is the behaviour version of samples from replay; of rollouts, with
+`SampleRequest.needs_versions`, [B], that of their oldest steps."""
 
 Metrics: TypeAlias = dict[str, float]
 
@@ -152,6 +155,8 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
         corrects_staleness: Whether the update corrects for off-policy samples, so that it needs no
             bound on lag: by importance weights, as V-trace does, or because it does not depend on
             the behaviour policy, as Q-learning.
+        needs_versions: Whether a batch of rollouts comes with `version`; see `Batch`.
+        corrections: Hyperparameters with which it would do so, if it can and does not.
         shares_batches: Whether the update sums over `LearnerState.replicas` wherever it sums over
             the batch, so that several learners can make one update together.
         trains_apart: Whether each policy of a team can have a learner of its own. Its parameters
@@ -174,6 +179,8 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
     batch_steps: int = 0
     replay: ReplayRequest | None = None
     corrects_staleness: bool = False
+    needs_versions: bool = False
+    corrections: tuple[str, ...] = ()
     shares_batches: bool = False
     trains_apart: bool = False
     acts_in_units: bool = False
@@ -185,6 +192,11 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def kind(self) -> Literal["queue", "replay"]:
         return "replay" if self.replay else "queue"
+
+    @property
+    def corrections_in_words(self) -> str:
+        """`corrections`, as they are set on the command line."""
+        return " or ".join(f"algorithm.{setting}" for setting in self.corrections)
 
     @property
     def samples_queue(self) -> bool:
@@ -258,8 +270,8 @@ def _of_sequence(fields: tuple[Field, ...], sequence: SequenceRequest) -> tuple[
 
 @dataclass
 class LearnerState:
-    """Everything that changes during training. A checkpoint is exactly this, without `progress` and
-    `steps`.
+    """Everything that changes during training. A checkpoint is exactly this, without `progress`,
+    `version` and `steps`.
 
     Attributes:
         network: Its parameters are views on `weights`.
@@ -269,6 +281,7 @@ class LearnerState:
         num_updates: Optimiser steps so far.
         progress: Share of `stop.env_steps` that all learners have consumed when an update starts,
             in [0, 1]; 0 without that rule. The runtime sets it; a checkpoint does not hold it.
+        version: Of the weights when an update starts; the runtime sets it, too.
         replicas: The learners that have the other shares of each batch.
         target: The target network, which follows slowly, and its flat weights; None without one.
             It has the parameters of the network, or those of some of its modules.
@@ -281,6 +294,7 @@ class LearnerState:
     generator: torch.Generator
     num_updates: int = 0
     progress: float = 0.0
+    version: int = 0
     replicas: ReplicaGroup = SINGLE_REPLICA
     target: TargetNetwork | None = None
     steps: StepTaker = field(default_factory=EagerSteps, repr=False)

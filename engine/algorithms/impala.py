@@ -11,15 +11,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.actor_critic import ActorCritic, entropy_bonus, entropy_schedule
+from engine.algorithms.actor_critic import (
+    ActorCritic,
+    entropy_bonus,
+    entropy_schedule,
+    evaluate_rollouts,
+)
 from engine.algorithms.base import Batch, LearnerState, SampleRequest, Spaces, UpdateResult
 from engine.algorithms.gradient import GradientStep
-from engine.algorithms.networks import PolicyValueNetwork, after_resets, learn_statistics
+from engine.algorithms.networks import PolicyValueNetwork, learn_statistics
+from engine.algorithms.off_policy.corrections import (
+    LAG_WEIGHT,
+    RATE_FACTOR,
+    VERSION,
+    check_truncation,
+    effective_share,
+    lag_weights,
+    scaled_rate,
+    step_weights,
+)
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, shared_step
 from engine.algorithms.returns import vtrace
 from engine.algorithms.schedules import beside, factor, set_keys
-from engine.errors import ConfigError
-from engine.layers.inputs import STATE, map_leaves, mask_of, observation_of
 from engine.spec import (
     NetworkSpec,
     NonNegativeFloat,
@@ -57,6 +70,11 @@ class ImpalaConfig(Spec, frozen=True, kw_only=True):
     """Longer gradients are scaled down to this norm."""
     normalize_reward: bool = False
     """Divide rewards by the standard deviation of returns, kept by the learner."""
+    lag_weights: bool = False
+    """Weight each step by 1 / (1 + lag), in weights versions."""
+    ess_learning_rate: UnitInterval = 0.0
+    """Multiply the learning rate of an update by this power of its effective sample size, as a
+    share of the batch; 0.5 suits Adam (Huang et al., 2026), 0 leaves it."""
     rollout_steps: PositiveInt = 20
     """Steps of each environment in one rollout."""
     batch_steps: PositiveInt = 640
@@ -73,17 +91,12 @@ class Impala(ActorCritic):
         spaces: Of one environment.
 
     Raises:
-        ConfigError: A space is not supported, or truncation levels in the wrong order.
+        ConfigError: A space is not supported, or truncation levels are in the wrong order.
     """
 
     def __init__(self, config: ImpalaConfig, network: NetworkSpec, spaces: Spaces) -> None:
         super().__init__("impala", network, spaces, normalizes_reward=config.normalize_reward)
-        if config.max_rho < config.max_c:
-            raise ConfigError(
-                f"max_rho {config.max_rho} is below max_c {config.max_c}",
-                where="algorithm.max_rho",
-                fix="V-trace needs max_rho >= max_c",
-            )
+        check_truncation(config.max_rho, config.max_c)
         self._config = config
         self._step = GradientStep(
             loss=self._told_loss,
@@ -98,9 +111,10 @@ class Impala(ActorCritic):
             batch_steps=self._config.batch_steps,
             fields=self.fields,
             corrects_staleness=True,
+            needs_versions=self._config.lag_weights,
             shares_batches=True,
             unread_by_act=ImpalaConfig.__struct_fields__,
-            unread_by_step=("learning_rate", "learning_rate_final"),
+            unread_by_step=("learning_rate", "learning_rate_final", "ess_learning_rate"),
             follows_progress=set_keys(
                 self._config, "learning_rate_final", "entropy_coefficient_final"
             ),
@@ -109,14 +123,26 @@ class Impala(ActorCritic):
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
         config, changing = self._config, entropy_schedule(self._config, state.progress)
         samples = {**batch, **beside(batch["log_prob"], changing)}
+        samples.pop(VERSION, None)
+        if config.lag_weights:
+            samples[LAG_WEIGHT] = lag_weights(batch, state.version)
+        scaled = scaled_rate(config.ess_learning_rate, lambda: self._effective_share(state, batch))
         step = shared_step(self._step, state.replicas)
         rate = factor(config.learning_rate, config.learning_rate_final, state.progress)
+        rate *= scaled.get(RATE_FACTOR, 1.0)
         (told,) = state.steps.take(state, step, samples, None, rate)
         metrics, returns = told[: len(_METRICS)], told[len(_METRICS) :].view(batch["reward"].shape)
         state.num_updates += 1
         learn_statistics(state.network, batch, returns, state.replicas)
-        named = dict(zip(_METRICS, state.replicas.sum(metrics).tolist(), strict=True)) | changing
+        named = dict(zip(_METRICS, state.replicas.sum(metrics).tolist(), strict=True))
+        named |= changing | scaled
         return UpdateResult(int(batch["valid"].sum()), named)
+
+    @torch.no_grad()
+    def _effective_share(self, state: LearnerState, batch: Batch) -> float:
+        """ESS / N of the batch before the update."""
+        log_ratio = evaluate_rollouts(state.network, batch)[0] - batch["log_prob"]
+        return effective_share(log_ratio, batch["valid"], state.replicas)
 
     def _told_loss(
         self, network: nn.Module, batch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
@@ -142,9 +168,9 @@ class Impala(ActorCritic):
         """
         assert isinstance(network, PolicyValueNetwork)
         config = self._config
-        weight = batch["valid"].to(batch["reward"].dtype)
-        weight = (weight / replicas.sum(weight.sum()).clamp(min=1.0)).flatten()
-        log_prob, entropy_t, value = _evaluate(network, batch)
+        valid = batch["valid"].to(batch["reward"].dtype)
+        weight = step_weights(valid, batch, replicas).flatten()
+        log_prob, entropy_t, value = evaluate_rollouts(network, batch)
         log_ratio = log_prob - batch["log_prob"]
         with torch.no_grad():
             targets = vtrace(
@@ -169,23 +195,6 @@ class Impala(ActorCritic):
             approximate_kl = weight @ (ratio - 1 - log_ratio).flatten()
             metrics = torch.stack((policy_loss, value_loss, entropy, rho, approximate_kl)).detach()
         return loss, metrics, targets.value_target
-
-
-def _evaluate(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """ln pi(a_t | s_t) [T, B], entropy [T, B] and v(s_t) [T+1, B], in one pass of the network."""
-    assert isinstance(network, PolicyValueNetwork)
-    action, valid = batch["action"], batch["valid"]
-    observation, mask = observation_of(batch), mask_of(batch)
-    if network.core is not None:
-        policy, flat_value = network.unroll(observation, batch[STATE][0], after_resets(valid), mask)
-    else:
-        flat = map_leaves(lambda leaf: leaf.flatten(0, 1), observation)
-        policy, flat_value = network.evaluate(flat, None if mask is None else mask.flatten(0, 1))
-    value = flat_value.view(len(valid) + 1, -1)
-    # The last row has no action: the policy's outputs there are not used.
-    actions = torch.cat((action, torch.zeros_like(action[:1]))).flatten(0, 1)
-    log_prob = policy.log_prob(actions).view(value.shape)[:-1]
-    return log_prob, policy.entropy().view(value.shape)[:-1], value
 
 
 _METRICS = ("policy_loss", "value_loss", "entropy", "rho_mean", "approximate_kl")

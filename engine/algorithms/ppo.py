@@ -2,6 +2,10 @@
 
 The behaviour policy's log-probabilities come with the samples. The learner computes values on
 arrival: in one pass over the whole batch, and with newer parameters than an actor's.
+
+Samples of older policies can be corrected for (`engine.algorithms.off_policy.corrections`): by the
+decoupled loss of Hilton et al. (2021), whose ratio is clipped around the policy at arrival, by
+V-trace in place of generalised advantages, by the learning rate, and by weights.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from torch import Tensor, nn
 from engine.algorithms.actor_critic import (
     ActorCritic,
     entropy_bonus,
-    entropy_schedule,
+    evaluate_rollouts,
     rows_of_epochs,
     take_epochs,
 )
@@ -28,87 +32,31 @@ from engine.algorithms.networks import (
     learn_statistics,
     unrolled,
 )
+from engine.algorithms.off_policy.corrections import (
+    LAG_WEIGHT,
+    PROXIMAL,
+    RATE_FACTOR,
+    effective_share_of,
+    lag_weights,
+    scaled_rate,
+    step_weights,
+)
+from engine.algorithms.ppo_config import (
+    ADAM_EPSILON,
+    CORRECTIONS,
+    DIVERGENCE,
+    METRICS,
+    SCHEDULES,
+    UNREAD_BY_STEP,
+    PpoConfig,
+    changing,
+    check_config,
+)
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, normalized
-from engine.algorithms.returns import generalized_advantages
-from engine.algorithms.schedules import beside, linear, set_keys
-from engine.errors import ConfigError
+from engine.algorithms.returns import generalized_advantages, vtrace_of_actions
+from engine.algorithms.schedules import beside, set_keys
 from engine.layers.inputs import STATE, map_leaves, mask_of, observation_of
-from engine.spec import (
-    NetworkSpec,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    Spec,
-    UnitInterval,
-)
-
-
-class PpoConfig(Spec, frozen=True, kw_only=True):
-    """Proximal policy optimisation with a clipped surrogate (Schulman et al., 2017)."""
-
-    learning_rate: PositiveFloat = 3e-4
-    """Step size of Adam."""
-    learning_rate_final: NonNegativeFloat | None = None
-    """Reached at `stop.env_steps`, linearly; `null`: `learning_rate` is constant."""
-    discount: UnitInterval = 0.99
-    """Gamma: how much a reward one step later counts."""
-    gae_lambda: UnitInterval = 0.95
-    """Lambda of generalised advantage estimation: 0 trusts the value of the next state, 1 only
-    the rewards."""
-    clip_range: PositiveFloat = 0.2
-    """Epsilon: how far the probability ratio can move before its gradient is cut."""
-    clip_range_final: PositiveFloat | None = None
-    """Reached at `stop.env_steps`, linearly; `null`: `clip_range` is constant."""
-    value_clip_range: PositiveFloat | None = None
-    """How far a value can move from that before the update before its gradient is cut; `null`: any
-    distance."""
-    entropy_coefficient: NonNegativeFloat = 0.01
-    """Weight of the entropy bonus in the loss; more of it explores longer."""
-    entropy_coefficient_final: NonNegativeFloat | None = None
-    """Reached at `stop.env_steps`, linearly; `null`: `entropy_coefficient` is constant."""
-    value_coefficient: NonNegativeFloat = 0.5
-    """Weight of the value loss."""
-    max_gradient_norm: PositiveFloat = 0.5
-    """Longer gradients are scaled down to this norm."""
-    rollout_steps: PositiveInt = 50
-    """Steps of each environment in one rollout."""
-    batch_steps: PositiveInt = 400
-    """Env steps of one batch, after which there is a new weights version: a multiple of
-    `rollout_steps` times `env.num_envs`."""
-    minibatch_steps: PositiveInt = 200
-    """Env steps of one optimiser step; divides `batch_steps`. With `network.core` a multiple of
-    `rollout_steps`."""
-    num_epochs: PositiveInt = 8
-    """How many times each batch is gone through."""
-    target_kl: PositiveFloat | None = None
-    """The update ends after an epoch whose last minibatch shows a larger KL divergence from the
-    policy that acted; `null`: after `num_epochs`."""
-    normalize_reward: bool = False
-    """Divide rewards by the standard deviation of returns, kept by the learner."""
-    normalized_reward_limit: PositiveFloat | None = None
-    """Clip rewards to this distance from 0 after that; `null`: no limit. Only with
-    `normalize_reward`."""
-    normalize_advantage: bool = True
-    """Normalise advantages over the valid steps of each minibatch."""
-
-
-METRICS = ("policy_loss", "value_loss", "entropy", "approximate_kl")
-DIVERGENCE = METRICS.index("approximate_kl")
-UNREAD_BY_STEP = (
-    *("learning_rate", "learning_rate_final", "discount", "gae_lambda"),
-    *("num_epochs", "target_kl", "normalized_reward_limit"),
-)
-"""Hyperparameters that no gradient step reads; advantages come with the samples."""
-SCHEDULES = ("learning_rate_final", "clip_range_final", "entropy_coefficient_final")
-ADAM_EPSILON = 1e-5
-
-
-def changing(config: PpoConfig, progress: float) -> dict[str, float]:
-    """What the loss reads as samples because it changes, by the name of its hyperparameter."""
-    values = {}
-    if config.clip_range_final is not None:
-        values["clip_range"] = linear(config.clip_range, config.clip_range_final, progress)
-    return values | entropy_schedule(config, progress)
+from engine.spec import NetworkSpec
 
 
 class Ppo(ActorCritic):
@@ -139,25 +87,7 @@ class Ppo(ActorCritic):
         super().__init__(
             name, network, spaces, central=central, normalizes_reward=config.normalize_reward
         )
-        if config.batch_steps % config.minibatch_steps:
-            raise ConfigError(
-                f"{config.minibatch_steps} does not divide batch_steps {config.batch_steps}",
-                where="algorithm.minibatch_steps",
-                fix="choose a divisor",
-            )
-        if network.core is not None and config.minibatch_steps % config.rollout_steps:
-            raise ConfigError(
-                f"with network.core a minibatch is whole sequences of rollout_steps"
-                f" {config.rollout_steps}, of which {config.minibatch_steps} is no multiple",
-                where="algorithm.minibatch_steps",
-                fix="choose a multiple of algorithm.rollout_steps",
-            )
-        if config.normalized_reward_limit is not None and not config.normalize_reward:
-            raise ConfigError(
-                "rewards are not normalised",
-                where="algorithm.normalized_reward_limit",
-                fix="set algorithm.normalize_reward=true, or leave the limit out",
-            )
+        check_config(config, network)
         self._config = config
         self._step = GradientStep(
             loss=self.loss,
@@ -172,6 +102,9 @@ class Ppo(ActorCritic):
             rollout_steps=config.rollout_steps,
             batch_steps=config.batch_steps,
             fields=self.fields,
+            corrects_staleness=config.corrects_staleness,
+            needs_versions=config.lag_weights,
+            corrections=CORRECTIONS,
             shares_batches=True,
             unread_by_act=PpoConfig.__struct_fields__,
             unread_by_step=UNREAD_BY_STEP,
@@ -180,15 +113,23 @@ class Ppo(ActorCritic):
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
         config = self._config
-        samples = self.prepare(state.network, batch, state.progress)
+        samples = self.prepare(state.network, batch, state.progress, state.version)
         order = rows_of_epochs(config, batch["valid"].shape, state, bool(self._state_size))
-        told = take_epochs(config, state, self._step, samples, order, [DIVERGENCE])
+        scaled = self.scaled_rate(samples, state.replicas)
+        rate = scaled.get(RATE_FACTOR, 1.0)
+        told = take_epochs(config, state, self._step, samples, order, [DIVERGENCE], rate)
         metrics = state.replicas.sum(told.mean(0))
         self.learn_statistics(state.network, batch, samples, state.replicas)
         named = dict(zip(METRICS, metrics.tolist(), strict=True))
-        named |= changing(config, state.progress)
+        named |= changing(config, state.progress) | scaled
         num_epochs = config.num_epochs * len(told) // len(order)
         return UpdateResult(num_epochs * int(batch["valid"].sum()), named)
+
+    def scaled_rate(self, samples: Samples, replicas: ReplicaGroup) -> dict[str, float]:
+        """`rate_factor`, by which the learning rate is multiplied; empty if by nothing."""
+        return scaled_rate(
+            self._config.ess_learning_rate, lambda: effective_share_of(samples, replicas)
+        )
 
     def learn_statistics(
         self, network: nn.Module, batch: Batch, samples: Samples, replicas: ReplicaGroup
@@ -197,25 +138,27 @@ class Ppo(ActorCritic):
         returns = self._in_time(samples["value_target"], batch["valid"].shape)
         learn_statistics(network, batch, returns, replicas)
 
-    def prepare(self, network: nn.Module, batch: Batch, progress: float = 0.0) -> dict[str, Tensor]:
+    def prepare(
+        self, network: nn.Module, batch: Batch, progress: float = 0.0, version: int = 0
+    ) -> dict[str, Tensor]:
         """Adds advantages and value targets, then makes rows of steps, [T*B], or with a memory of
         the sequences of all environments, [B, T]. With the options for it, each row also has the
-        value before the update and the numbers of a schedule."""
+        value before the update, ln pi before it, a weight, and the numbers of a schedule.
+
+        Args:
+            network: Before the update.
+            batch: See `Batch`.
+            progress, version: See `LearnerState`.
+        """
         assert isinstance(network, PolicyValueNetwork)
-        config = self._config
+        config, log_prob = self._config, None
         with torch.no_grad():
-            value = self._values(network, batch)
-        reward = batch["reward"] * network.reward_scale
-        if (limit := config.normalized_reward_limit) is not None:
-            reward = reward.clamp(-limit, limit)
-        advantage = generalized_advantages(
-            reward,
-            value,
-            batch["terminated"],
-            batch["truncated"],
-            discount=config.discount,
-            gae_lambda=config.gae_lambda,
-        )
+            if config.needs_ratio:
+                log_prob, _, value = evaluate_rollouts(network, batch)
+            else:
+                value = self._values(network, batch)
+        advantage, value_target = self._advantages(network, batch, value, log_prob)
+        keeps_proximal = config.decoupled or config.ess_learning_rate > 0
         samples = {
             **{name: batch[name][:-1] for name in self._names_of_states},
             **({CENTRAL: batch[CENTRAL][:-1]} if CENTRAL in batch else {}),
@@ -223,14 +166,50 @@ class Ppo(ActorCritic):
             "log_prob": batch["log_prob"],
             "valid": batch["valid"].to(torch.float32),
             "advantage": advantage,
-            "value_target": advantage + value[:-1],
+            "value_target": value_target,
             **({} if config.value_clip_range is None else {"value": value[:-1]}),
+            **({PROXIMAL: log_prob} if keeps_proximal and log_prob is not None else {}),
+            **({LAG_WEIGHT: lag_weights(batch, version)} if config.lag_weights else {}),
             **beside(advantage, changing(config, progress)),
         }
         if not self._state_size:
             return {name: values.flatten(0, 1) for name, values in samples.items()}
         sequences = {name: values.transpose(0, 1).contiguous() for name, values in samples.items()}
         return {**sequences, STATE: batch[STATE][0]}
+
+    def _advantages(
+        self, network: PolicyValueNetwork, batch: Batch, value: Tensor, log_prob: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Advantages and value targets, [T, B] each.
+
+        Args:
+            network: Scales rewards.
+            batch: See `Batch`.
+            value: v(s_t), [T+1, B].
+            log_prob: ln pi(a_t | s_t), [T, B]; not needed for generalised advantages.
+        """
+        config = self._config
+        reward = batch["reward"] * network.reward_scale
+        if (limit := config.normalized_reward_limit) is not None:
+            reward = reward.clamp(-limit, limit)
+        ends = batch["terminated"], batch["truncated"]
+        if config.advantages == "gae":
+            advantage = generalized_advantages(
+                reward, value, *ends, discount=config.discount, gae_lambda=config.gae_lambda
+            )
+            return advantage, advantage + value[:-1]
+        assert log_prob is not None
+        corrected = vtrace_of_actions(
+            log_prob - batch["log_prob"],
+            reward,
+            value,
+            *ends,
+            discount=config.discount,
+            trace_lambda=config.gae_lambda,
+            max_rho=config.max_rho,
+            max_c=config.max_c,
+        )
+        return corrected.advantage, corrected.value_target
 
     def _in_time(self, values: Tensor, shape: torch.Size) -> Tensor:
         """One number for each step of `samples`, as [T, B]."""
@@ -253,6 +232,10 @@ class Ppo(ActorCritic):
     ) -> tuple[Tensor, Tensor]:
         """Equation 9 of the paper, averaged over the valid steps.
 
+        If it is decoupled, the ratio is that to the proximal policy, and the clipped surrogate of
+        a step is multiplied by min(max_importance, proximal / behaviour) (Hilton et al., 2021,
+        equation 3).
+
         With `value_clip_range` the loss of a value v is the larger one of two, as in the authors'
         code (OpenAI Baselines): (v - target)^2 and (v' - target)^2, where v' is v, clipped to that
         distance from the value before the update.
@@ -273,8 +256,10 @@ class Ppo(ActorCritic):
             policy, value = network.evaluate(
                 observation_of(minibatch), mask_of(minibatch), minibatch.get(CENTRAL)
             )
-        weight = minibatch["valid"] / replicas.sum(minibatch["valid"].sum()).clamp(min=1.0)
-        log_ratio = policy.log_prob(minibatch["action"]) - minibatch["log_prob"]
+        weight = step_weights(minibatch["valid"], minibatch, replicas)
+        behaviour = minibatch["log_prob"]
+        anchor = minibatch[PROXIMAL] if config.decoupled else behaviour
+        log_ratio = policy.log_prob(minibatch["action"]) - anchor
         ratio = log_ratio.exp()
         advantage = minibatch["advantage"]
         if config.normalize_advantage:
@@ -282,6 +267,8 @@ class Ppo(ActorCritic):
         clip_range: Any = minibatch.get("clip_range", config.clip_range)
         clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
         surrogate = torch.minimum(ratio * advantage, clipped * advantage)
+        if config.decoupled:
+            surrogate = surrogate * (anchor - behaviour).exp().clamp(max=config.max_importance)
         policy_loss = -(weight @ surrogate)
         square_error = (value - minibatch["value_target"]).square()
         if (limit := config.value_clip_range) is not None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from engine.algorithms.base import Algorithm, Spaces
 from engine.algorithms.dqn import ApexConfig, DqnConfig
 from engine.algorithms.impala import Impala, ImpalaConfig
-from engine.algorithms.ppo import Ppo, PpoConfig
+from engine.algorithms.ppo import Ppo
+from engine.algorithms.ppo_config import PpoConfig
 from engine.algorithms.recurrent_dqn import make_dqn
 from engine.algorithms.sac import Sac, SacConfig
 from engine.algorithms.td3 import DdpgConfig, Td3, Td3Config
@@ -122,10 +123,11 @@ def _check_staleness(experiment: Experiment, algorithm: Algorithm) -> None:
     """Checks that the staleness mode is possible with the algorithm's kind of samples."""
     samples, mode, name = algorithm.samples(), experiment.staleness.mode, experiment.algorithm_name
     if mode == "correct" and not samples.corrects_staleness:
+        can_do_so = f"set {samples.corrections_in_words}"
         raise ConfigError(
             f"{name} does not correct for stale samples",
             where="staleness.mode",
-            fix="use an algorithm with V-trace, such as impala, or another mode",
+            fix=f"{can_do_so if samples.corrections else 'use impala'}, or another mode",
         )
     if mode in ("block", "drop") and samples.kind == "replay":
         raise ConfigError(

@@ -52,7 +52,7 @@ class VTrace:
 
     Attributes:
         value_target: vs_t, [T, B].
-        advantage: rho_t (r_{t+1} + discount vs_{t+1} - v(s_t)), [T, B]; for the policy gradient.
+        advantage: [T, B], for the policy gradient.
     """
 
     value_target: Tensor
@@ -77,6 +77,7 @@ def vtrace(
         c_t     = lambda min(max_c, pi(a_t | s_t) / mu(a_t | s_t))
         delta_t = rho_t (r_{t+1} + discount v(s_{t+1}) - v(s_t))
         vs_t    = v(s_t) + delta_t + discount c_t (vs_{t+1} - v(s_{t+1}))
+        A_t     = rho_t (r_{t+1} + discount vs_{t+1} - v(s_t))
 
     The recursion starts from vs_T = v(s_T). At the end of an episode it is cut, and vs_{t+1} is
     v(s_{t+1}) of the true last observation; a terminated episode has no future value at all.
@@ -90,6 +91,73 @@ def vtrace(
         trace_lambda: Lambda of remark 2; 1 is the paper's choice.
         max_rho, max_c: The truncation levels; max_rho >= max_c.
     """
+    trace = _trace(
+        log_ratio, reward, value, terminated, truncated, discount, trace_lambda, max_rho, max_c
+    )
+    v_t, v_tp1 = value[:-1], value[1:]
+    future_t = torch.addcmul(reward - v_t, trace.discount_t, v_tp1 + trace.excess_tp1)
+    return VTrace(v_t + trace.excess_t, trace.rho_t * future_t)
+
+
+def vtrace_of_actions(
+    log_ratio: Tensor,
+    reward: Tensor,
+    value: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    *,
+    discount: float,
+    trace_lambda: float,
+    max_rho: float = 1.0,
+    max_c: float = 1.0,
+) -> VTrace:
+    """V-trace for losses that weight the action of a step themselves, as that of PPO does.
+
+        A_t = r_{t+1} + discount (v(s_{t+1}) + lambda (vs_{t+1} - v(s_{t+1}))) - v(s_t)
+
+    Its advantages have no rho_t, and look ahead by lambda as far as the targets do: with ratios of
+    1 they are those of `generalized_advantages`.
+
+    Args:
+        log_ratio, reward, value, terminated, truncated: As in `vtrace`.
+        discount, trace_lambda, max_rho, max_c: As in `vtrace`.
+    """
+    trace = _trace(
+        log_ratio, reward, value, terminated, truncated, discount, trace_lambda, max_rho, max_c
+    )
+    v_t, v_tp1 = value[:-1], value[1:]
+    ahead = torch.add(v_tp1, trace.excess_tp1, alpha=trace_lambda)
+    return VTrace(v_t + trace.excess_t, torch.addcmul(reward - v_t, trace.discount_t, ahead))
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """What both forms of V-trace have in common, [T, B] each.
+
+    Attributes:
+        rho_t, discount_t: Of `vtrace`; the discount is 0 where an episode terminated.
+        excess_t: vs_t - v(s_t).
+        excess_tp1: vs_{t+1} - v(s_{t+1}) within an episode, else 0.
+    """
+
+    rho_t: Tensor
+    discount_t: Tensor
+    excess_t: Tensor
+    excess_tp1: Tensor
+
+
+def _trace(
+    log_ratio: Tensor,
+    reward: Tensor,
+    value: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    discount: float,
+    trace_lambda: float,
+    max_rho: float,
+    max_c: float,
+) -> _Trace:
+    """See `vtrace`."""
     num_steps, num_envs = reward.shape
     assert value.shape == (num_steps + 1, num_envs), value.shape
     assert log_ratio.shape == terminated.shape == truncated.shape == reward.shape
@@ -100,10 +168,9 @@ def vtrace(
     continues_t = (~(terminated | truncated)).to(value.dtype)
     trace_t = ratio_t.clamp(max=max_c) * (discount * trace_lambda) * continues_t
     delta_t = rho_t * torch.addcmul(reward - v_t, discount_t, v_tp1)
-    excess = _accumulate(delta_t, trace_t)  # vs_t - v(s_t)
-    excess_tp1 = torch.cat((excess[1:], torch.zeros_like(excess[:1]))) * continues_t
-    advantage = rho_t * torch.addcmul(reward - v_t, discount_t, v_tp1 + excess_tp1)
-    return VTrace(v_t + excess, advantage)
+    excess_t = _accumulate(delta_t, trace_t)
+    excess_tp1 = torch.cat((excess_t[1:], torch.zeros_like(excess_t[:1]))) * continues_t
+    return _Trace(rho_t, discount_t, excess_t, excess_tp1)
 
 
 def _accumulate(delta_t: Tensor, trace_t: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 
 from engine.algorithms.base import Batch, LearnerState, UpdateResult
 from engine.algorithms.gradient import StepTaker
+from engine.algorithms.off_policy.corrections import VERSION
 from engine.algorithms.statistics import places_of, read_sums, write_sums
 from engine.algorithms.teams.parts import OwnPart
 from engine.blueprint import Blueprint
@@ -165,6 +166,7 @@ class LearnerExecutor:
         self._export = sections.timed(WEIGHTS, memory.export)
         self._publish = sections.timed(WEIGHTS, memory.publish)
         self._version = self._resumes = 0
+        self._needs_versions = blueprint.algorithm.samples().needs_versions
         if resumed is not None:
             self._resume(*resumed)
         elif warm_start is not None:
@@ -303,18 +305,29 @@ class LearnerExecutor:
 
     def _update(self, rollouts: Sequence[Rollout], env_steps_of_others: int) -> list[Event]:
         start_s = self._clock.now_s()
-        batch = self._fill(rollouts)
-        result = self._blueprint.algorithm.update(self._state, batch)
+        batch: Batch = self._fill(rollouts)
+        if self._needs_versions:
+            batch = {**batch, VERSION: self._versions_of(rollouts)}
+        result = self._update_state(batch)
         shares = (sum(rollout.info.num_env_steps for rollout in rollouts), env_steps_of_others)
         if self._part is not None:  # each of these learners counts its share of the same steps
             num_trained = result.samples_trained * shares[0] // max(int(batch["valid"].sum()), 1)
             result = replace(result, samples_trained=num_trained)
         return self._updated(result, batch, start_s, shares)
 
+    def _versions_of(self, rollouts: Sequence[Rollout]) -> torch.Tensor:
+        """`version` of a batch, int64 [B]."""
+        versions = torch.tensor([rollout.info.version_min for rollout in rollouts])
+        return versions.repeat_interleave(self._blueprint.layout.num_envs)
+
+    def _update_state(self, batch: Batch) -> UpdateResult:
+        self._state.version = self._version
+        return self._blueprint.algorithm.update(self._state, batch)
+
     def _update_from_samples(self, samples: Samples) -> list[Event]:
         start_s = self._clock.now_s()
         batch = self._fill_samples(samples)
-        result = self._blueprint.algorithm.update(self._state, batch)
+        result = self._update_state(batch)
         priorities = None
         if result.errors is not None:
             priorities = self._priorities(batch["key"], result.errors)

@@ -11,7 +11,8 @@ import pytest
 from gymnasium import spaces
 
 from engine.algorithms.networks import observation_field
-from engine.algorithms.ppo import Ppo, PpoConfig
+from engine.algorithms.ppo import Ppo
+from engine.algorithms.ppo_config import PpoConfig
 from engine.algorithms.registry import ALGORITHMS, register_algorithm
 from engine.blueprint import Blueprint, make_blueprint
 from engine.compilation.library import library_path, sources_of

@@ -24,13 +24,15 @@ from engine.algorithms.base import (
     initial_state,
 )
 from engine.algorithms.gradient import GradientStep, Samples
-from engine.algorithms.ppo import (
+from engine.algorithms.off_policy.corrections import RATE_FACTOR, VERSION
+from engine.algorithms.ppo import Ppo
+from engine.algorithms.ppo_config import (
     ADAM_EPSILON,
+    CORRECTIONS,
     DIVERGENCE,
     METRICS,
     SCHEDULES,
     UNREAD_BY_STEP,
-    Ppo,
     PpoConfig,
     changing,
 )
@@ -118,8 +120,12 @@ class Ippo:
             rollout_steps=config.rollout_steps,
             batch_steps=config.batch_steps,
             fields=(*self._view.fields, Field("log_prob", "float32", (num_agents,)), *state),
+            corrects_staleness=config.corrects_staleness,
+            needs_versions=config.lag_weights,
+            corrections=CORRECTIONS,
             shares_batches=True,
-            trains_apart=config.target_kl is None,  # which ends an update for all policies
+            # The first ends an update for all policies, the other is one factor for all.
+            trains_apart=config.target_kl is None and not config.ess_learning_rate,
             unread_by_act=type(config).__struct_fields__,
             unread_by_step=(*UNREAD_BY_STEP, "share_reward"),
             follows_progress=set_keys(config, *SCHEDULES),
@@ -170,17 +176,23 @@ class Ippo:
         return joint if self._state_size else joint["action"]
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
-        """See `Algorithm`. With `target_kl` it ends for all policies when one moved too far."""
+        """See `Algorithm`. With `target_kl` it ends for all policies when one moved too far, and
+        `ess_learning_rate` follows the policy with the smallest effective sample size."""
         config, network = self._config, state.network
         assert isinstance(network, TeamNetwork)
         parts = {policy.name: self._batch(batch, policy) for policy in self._view.policies}
         samples = {
-            name: self._members[name].prepare(network.policies[name], part, state.progress)
+            name: self._members[name].prepare(
+                network.policies[name], part, state.progress, state.version
+            )
             for name, part in parts.items()
         }
+        scaled = self._scaled_rate(samples, state.replicas)
+        rate = scaled.get(RATE_FACTOR, 1.0)
         order = rows_of_epochs(config, batch["valid"].shape, state, bool(self._state_size))
         divergences = range(DIVERGENCE, len(METRICS) * len(parts), len(METRICS))
-        told = take_epochs(config, state, self._step, self._rows(samples), order, divergences)
+        rows = self._rows(samples)
+        told = take_epochs(config, state, self._step, rows, order, divergences, rate)
         metrics = state.replicas.sum(told.mean(0))
         for name, part in parts.items():
             self._members[name].learn_statistics(
@@ -189,7 +201,14 @@ class Ippo:
         named = dict(zip(self._metrics, metrics.tolist(), strict=True))
         num_epochs = config.num_epochs * len(told) // len(order)
         num_samples = num_epochs * int(batch["valid"].sum())
-        return UpdateResult(num_samples, named | changing(config, state.progress))
+        return UpdateResult(num_samples, named | changing(config, state.progress) | scaled)
+
+    def _scaled_rate(
+        self, samples: Mapping[str, Samples], replicas: ReplicaGroup
+    ) -> dict[str, float]:
+        """See `Ppo.scaled_rate`: the smallest factor of all policies."""
+        of_each = [self._members[name].scaled_rate(own, replicas) for name, own in samples.items()]
+        return min(of_each, key=lambda scaled: scaled.get(RATE_FACTOR, 1.0))
 
     @property
     def _metrics(self) -> list[str]:
@@ -199,6 +218,8 @@ class Ippo:
 
     def _batch(self, batch: Batch, policy: SharedPolicy) -> Batch:
         own = self._view.batch(batch, policy, share_reward=self._config.share_reward)
+        if VERSION in batch:
+            own = {**own, VERSION: batch[VERSION].repeat_interleave(len(policy.agents))}
         return {**own, **self._critic_input(batch, policy)}
 
     def _rows(self, samples: Mapping[str, Samples]) -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from engine.algorithms.base import Spaces
 from engine.algorithms.impala import Impala, ImpalaConfig
-from engine.algorithms.ppo import Ppo, PpoConfig
+from engine.algorithms.ppo import Ppo
+from engine.algorithms.ppo_config import PpoConfig
 from engine.algorithms.registry import ALGORITHMS, Entry, make_algorithm
 from engine.blueprint import make_blueprint
 from engine.clock import ManualClock

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from engine.algorithms.base import EnvSlice, LearnerState, Spaces
 from engine.algorithms.networks import PolicyValueNetwork
-from engine.algorithms.ppo import Ppo, PpoConfig
+from engine.algorithms.ppo import Ppo
+from engine.algorithms.ppo_config import PpoConfig
 from engine.algorithms.replicas import SINGLE_REPLICA, minibatch_rows
 from engine.algorithms.schedules import beside
 from engine.errors import ConfigError

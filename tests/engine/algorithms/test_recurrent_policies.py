@@ -10,10 +10,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from engine.algorithms.actor_critic import evaluate_rollouts
 from engine.algorithms.base import EnvSlice, LearnerState, Spaces
-from engine.algorithms.impala import Impala, ImpalaConfig, _evaluate
+from engine.algorithms.impala import Impala, ImpalaConfig
 from engine.algorithms.networks import PolicyValueNetwork
-from engine.algorithms.ppo import Ppo, PpoConfig
+from engine.algorithms.ppo import Ppo
+from engine.algorithms.ppo_config import PpoConfig
 from engine.errors import ConfigError
 from engine.layers.inputs import STATE, input_names
 from engine.spec import CoreSpec, NetworkSpec
@@ -119,13 +121,14 @@ def test_what_an_actor_did_is_what_the_learner_computes(name: str, core: str):
     algorithm = make_algorithm(name, core)
     network = in_doubles(algorithm.init(0))
     batch = collected(algorithm, network, seed=1)
-    log_prob, entropy, value = _evaluate(network, batch)
+    log_prob, entropy, value = evaluate_rollouts(network, batch)
     wanted = stepped(network, batch)
     for found, right in zip((log_prob, entropy, value), wanted, strict=True):
         torch.testing.assert_close(found, right, rtol=0, atol=1e-12)
     torch.testing.assert_close(log_prob.detach(), batch["log_prob"], rtol=0, atol=1e-12)
     without = {**batch, STATE: torch.zeros_like(batch[STATE])}
-    assert (_evaluate(network, without)[0] - log_prob).abs().max() > 1e-3  # the memory matters
+    other = evaluate_rollouts(network, without)[0]
+    assert (other - log_prob).abs().max() > 1e-3, "the memory matters"
 
 
 @pytest.mark.parametrize("core", ["gru", "lstm"])
@@ -141,7 +144,7 @@ def test_gradients_through_time_are_those_of_stepping(core: str):
         ((weight * (log_prob * batch["reward"] + entropy)).sum() + value.square().sum()).backward()
         return {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
 
-    found, wanted = gradients(_evaluate(network, batch)), gradients(stepped(network, batch))
+    found, wanted = gradients(evaluate_rollouts(network, batch)), gradients(stepped(network, batch))
     assert found.keys() == wanted.keys()
     for name, gradient in wanted.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-12)

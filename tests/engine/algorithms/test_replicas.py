@@ -95,6 +95,7 @@ def make_batch(algorithm: Algorithm, num_batch: int) -> dict[str, Tensor]:
         "terminated": terminated,
         "truncated": ended & ~terminated,
         "valid": valid,
+        **({"version": -torch.arange(B)} if algorithm.samples().needs_versions else {}),
     }
 
 
@@ -137,6 +138,10 @@ ALGORITHMS = {
         )
     ),
     "ppo, ending early": ppo(target_kl=1e-4),
+    "ppo, corrected": ppo(
+        **{"decoupled": True, "advantages": "vtrace", "ess_learning_rate": 0.5, "lag_weights": True}
+    ),
+    "impala, corrected": impala(ess_learning_rate=0.5, lag_weights=True),
     "impala, with options": impala(learning_rate_final=1e-4, entropy_coefficient_final=0.05),
     "dqn": dqn(),
     "dqn, with options": dqn(

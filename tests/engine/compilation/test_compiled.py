@@ -75,6 +75,13 @@ def changing_ppo() -> Experiment:
     )
 
 
+def corrected_ppo() -> Experiment:
+    """With all corrections for stale samples."""
+    return ppo(
+        **{"decoupled": True, "advantages": "vtrace", "ess_learning_rate": 0.5, "lag_weights": True}
+    )
+
+
 def impala() -> Experiment:
     experiment = make_experiment(env=CARTPOLE)
     algorithm = {"name": "impala", "rollout_steps": 10, "batch_steps": 80}
@@ -109,10 +116,10 @@ def in_bfloat16(experiment: Experiment) -> Experiment:
 EXPERIMENTS = pytest.mark.parametrize(
     "experiment",
     [
-        *(ppo(), changing_ppo(), impala(), dqn()),
+        *(ppo(), changing_ppo(), corrected_ppo(), impala(), dqn()),
         *(of_pendulum(name="sac"), of_pendulum(name="td3")),
     ],
-    ids=["ppo", "changing ppo", "impala", "dqn", "sac", "td3"],
+    ids=["ppo", "changing ppo", "corrected ppo", "impala", "dqn", "sac", "td3"],
 )
 
 
@@ -133,6 +140,8 @@ def random_batch(blueprint: Blueprint) -> dict[str, torch.Tensor]:
     batch["reward"].normal_(generator=generator)
     batch["valid"].copy_(torch.rand(batch["valid"].shape, generator=generator) < 0.9)
     batch["terminated"].copy_(torch.rand(batch["valid"].shape, generator=generator) < 0.1)
+    if blueprint.algorithm.samples().needs_versions:
+        batch["version"] = -torch.arange(batch["valid"].shape[1])
     return batch
 
 
@@ -622,7 +631,7 @@ def with_others(experiment: Experiment, names: tuple[str, ...]) -> Experiment:
     return msgspec.structs.replace(experiment, algorithm={**experiment.algorithm, **others})
 
 
-OTHER_WORD = {"huber": "squared"}
+OTHER_WORD = {"huber": "squared", "gae": "vtrace"}
 SHAPING = {
     *("rollout_steps", "batch_steps", "minibatch_steps", "batch_size", "updates_per_batch"),
     *("normalize_reward", "dueling", "prioritized", "initial_priorities"),

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from engine.algorithms.base import EnvSlice, Spaces
-from engine.algorithms.ppo import Ppo, PpoConfig
+from engine.algorithms.ppo import Ppo
+from engine.algorithms.ppo_config import PpoConfig
 from engine.envs.actions.tensors import TensorRange
 from engine.envs.actions.vector import RangedActions
 from engine.envs.make import make_vector_env, register_environment

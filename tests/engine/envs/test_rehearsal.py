@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from engine.algorithms.ppo import Ppo, PpoConfig
+from engine.algorithms.ppo import Ppo
+from engine.algorithms.ppo_config import PpoConfig
 from engine.algorithms.registry import ALGORITHMS, register_algorithm
 from engine.blame import place_of, told
 from engine.blueprint import make_blueprint

@@ -52,7 +52,11 @@ class Meeting:
 
 def share_of(batch: Batch, rank: int, shares: tuple[int, ...]) -> dict[str, Tensor]:
     first = sum(shares[:rank])
-    return {name: values[:, first : first + shares[rank]] for name, values in batch.items()}
+    columns = slice(first, first + shares[rank])
+    return {
+        name: values[columns] if values.dim() == 1 else values[:, columns]
+        for name, values in batch.items()
+    }
 
 
 def side_by_side(learn: Callable[[int], None]) -> None:

@@ -12,7 +12,8 @@ from gymnasium.spaces import Box, Dict, Discrete
 from torch import Tensor
 
 from engine.algorithms.base import LearnerState, Spaces
-from engine.algorithms.ppo import Ppo, PpoConfig
+from engine.algorithms.ppo import Ppo
+from engine.algorithms.ppo_config import PpoConfig
 from engine.algorithms.teams.ippo import Ippo, IppoConfig, TeamNetwork
 from engine.algorithms.teams.mappo import Mappo, MappoConfig
 from engine.errors import ConfigError
@@ -42,15 +43,22 @@ def moved(state: LearnerState, algorithm: Ippo) -> Tensor:
     return (state.weights.vector - algorithm.init(3).weights.vector).abs().max()
 
 
+CORRECTED = {
+    **{"decoupled": True, "advantages": "vtrace", "ess_learning_rate": 0.5, "lag_weights": True}
+}
+
+
+@pytest.mark.parametrize("options", [{}, CORRECTED], ids=["", "corrected"])
 @NETWORKS
-def test_a_lone_agent_learns_what_ppo_learns(network: NetworkSpec) -> None:
-    team = ippo(team_spaces({"a": EYES}, {"a": Discrete(3)}), network)
-    alone = Ppo(PpoConfig(**SIZES), network, Spaces(EYES, Discrete(3)))
-    batch = collect(team)
+def test_a_lone_agent_learns_what_ppo_learns(network: NetworkSpec, options: dict) -> None:
+    team = ippo(team_spaces({"a": EYES}, {"a": Discrete(3)}), network, **options)
+    alone = Ppo(PpoConfig(**SIZES, **options), network, Spaces(EYES, Discrete(3)))
+    batch = {**collect(team), "version": -torch.arange(B)}
+    batch["log_prob"] += torch.randn(batch["log_prob"].shape) * 0.1
     batch["observation.team.present"][:] = 1
     batch["observation.team.terminated"][:] = 0
     own = {
-        **{name: batch[name] for name in ("terminated", "truncated", "valid")},
+        **{name: batch[name] for name in ("terminated", "truncated", "valid", "version")},
         "observation": batch["observation.agents.a"],
         "action": batch["action"].squeeze(-1),
         "log_prob": batch["log_prob"].squeeze(-1),
@@ -104,14 +112,17 @@ def test_what_was_done_is_as_likely_to_the_learner(
         assert 0 < int(own["valid"].sum()) < own["valid"].numel()
 
 
+@pytest.mark.parametrize("lag_weights", [False, True])
 @KINDS
 def test_policies_learn_together_what_each_learns_alone(
-    kind: type[Ippo], config: type[IppoConfig]
+    kind: type[Ippo], config: type[IppoConfig], lag_weights: bool
 ) -> None:
     spaces = unlike()
-    hyperparameters = config(**SIZES, max_gradient_norm=0.05, learning_rate=1e-2)  # type: ignore[arg-type]
+    hyperparameters = config(
+        **SIZES, max_gradient_norm=0.05, learning_rate=1e-2, lag_weights=lag_weights
+    )  # type: ignore[arg-type]
     both = kind(hyperparameters, PLAIN, spaces)
-    batch, together = collect(both), both.init(3)
+    batch, together = {**collect(both), "version": -torch.arange(B)}, both.init(3)
     both.update(together, batch)
     assert spaces.team is not None
     for name in ("pair", "lone"):
@@ -133,6 +144,7 @@ OPTIONS = {
     "shared reward": {"share_reward": True, "normalize_reward": True},
     "ends early": {"target_kl": 1e-5, "value_clip_range": 0.2},
     "schedules": {"entropy_coefficient_final": 0.1, "clip_range_final": 0.1},
+    "corrected": CORRECTED,
 }
 
 

@@ -1,0 +1,1 @@
+"""Samples of other policies than the one that learns: corrections and diagnostics."""
