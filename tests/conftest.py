@@ -35,7 +35,6 @@ pytest_plugins = [
 WAITING_WORKERS = 3
 MAX_WORKERS = 16
 """Each takes half a gigabyte, and the runs of its tests another."""
-LAB_TESTS = pytest.StashKey[set[str]]()
 
 
 def pytest_configure() -> None:
@@ -76,8 +75,7 @@ def _standard_output() -> Iterator[None]:
 
 
 @pytest.hookimpl(trylast=True)  # after `-m` has chosen
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    config.stash[LAB_TESTS] = {item.nodeid for item in items if item.get_closest_marker("lab")}
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     num_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     is_long = [item.get_closest_marker("processes") is not None for item in items]
     items[:] = dealt(items, is_long, num_workers)
@@ -85,13 +83,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """`lab tests: N ran, M skipped`, with the reasons; CI must not lose them unseen."""
-    lab_tests = terminalreporter.config.stash.get(LAB_TESTS, set())
-    if not lab_tests:
-        return
     stats = terminalreporter.stats
-    ended = [*stats.get("passed", []), *stats.get("failed", [])]
-    ran = sum(report.nodeid in lab_tests for report in ended if report.when == "call")
-    skipped = [report for report in stats.get("skipped", []) if report.nodeid in lab_tests]
+    passed, failed, skipped = (
+        [report for report in stats.get(name, []) if "lab" in getattr(report, "keywords", ())]
+        for name in ("passed", "failed", "skipped")
+    )
+    ran = sum(report.when == "call" for report in (*passed, *failed))
+    if not ran and not skipped:
+        return
     reasons = Counter(str(report.longrepr[2]) for report in skipped if report.longrepr)
     terminalreporter.write_line(f"lab tests: {ran} ran, {len(skipped)} skipped")
     for reason, count in reasons.items():

@@ -143,6 +143,61 @@ def test_a_plain_loop_in_a_box_makes_the_steps_that_are_due(driver, tmp_path, na
     loop.envs.close()
 
 
+def task_of(algorithm: str) -> dict[str, object]:
+    """A small task of the plain loops."""
+    suite, name = {"ppo": ("cartpole", "ppo-400"), "dqn": ("cartpole", "dqn")}.get(
+        algorithm, ("continuous", "hopper-td3")
+    )
+    task = as_job(suite, name)
+    task["network"]["hidden_sizes"] = [8]
+    if algorithm != "ppo":
+        sizes = {"min_replay_size": 32, "batch_size": 8, "replay_ratio": 1.0}
+        task["algorithm"] |= {**sizes, "name": algorithm}
+    if algorithm in ("sac", "td3"):
+        task["env"]["id"] = "Pendulum-v1"
+    return task
+
+
+def weights_after(loop, num_updates: int) -> list[torch.Tensor]:
+    while loop.num_updates < num_updates:
+        loop.advance()
+    loop.envs.close()
+    modules = (each for each in vars(loop).values() if isinstance(each, torch.nn.Module))
+    return [parameter.detach() for each in modules for parameter in each.parameters()]
+
+
+@pytest.mark.parametrize("name", ["ppo", "dqn", "sac", "td3"])
+def test_a_compiled_loop_calls_what_is_compiled(driver, monkeypatch, name):
+    called = set()
+
+    def compiled(function):
+        def call(*arguments):
+            called.add(function.__name__)
+            return function(*arguments)
+
+        return call
+
+    task = task_of(name)
+    monkeypatch.setattr(torch, "compile", compiled)
+    made = driver("compiled_loop")
+    weights = weights_after(made.make_loop(task, 0), 4)
+    make_plain, names = made.LOOPS[name]
+    assert called == set(names)
+    plain = weights_after(make_plain(task, 0), 4)
+    torch.testing.assert_close(weights, plain, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler, which is PyTorch's own
+def test_a_compiled_loop_learns_what_the_plain_one_learns(driver):
+    """DQN, whose compiled functions draw nothing at random."""
+    task = task_of("dqn")
+    made = driver("compiled_loop")
+    compiled = weights_after(made.make_loop(task, 0), 4)
+    plain = weights_after(made.LOOPS["dqn"][0](task, 0), 4)
+    torch.testing.assert_close(compiled, plain, rtol=0, atol=1e-5)
+
+
 def test_the_plain_sacs_log_probabilities_are_those_of_its_actions(driver):
     task = as_job("continuous", "pendulum-sac")
     loop = driver("single_process_sac").Loop(task, 0)

@@ -74,6 +74,7 @@ def test_initial_weights_that_cannot_be_chosen_are_differences():
     }
     assert [name for name, match in matches.items() if match == "different"] == [
         ("single-process", "orthogonal"),
+        ("compiled-loop", "orthogonal"),
         ("sb3", "orthogonal"),
         ("rejax", "uniform"),
         ("rejax", "orthogonal"),

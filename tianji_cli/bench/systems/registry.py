@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tianji_cli.bench.systems.base import System
+from tianji_cli.bench.systems.compiled_loop import CompiledLoop
 from tianji_cli.bench.systems.rejax import Rejax
 from tianji_cli.bench.systems.rllib import Rllib
 from tianji_cli.bench.systems.sample_factory import SampleFactory
@@ -14,6 +15,7 @@ from tianji_cli.bench.systems.xingtian import Xingtian
 _ALL: tuple[System, ...] = (
     Tianji(),
     SingleProcess(),
+    CompiledLoop(),
     Rllib(),
     SampleFactory(),
     Xingtian(),

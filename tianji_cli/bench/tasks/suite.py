@@ -30,11 +30,14 @@ from tianji_cli.bench.tasks.work import (
     Judging,
 )
 
-SYSTEMS = ("tianji", "single-process", "rllib", "sample-factory", "xingtian", "sb3", "rejax")
+SYSTEMS = (
+    *("tianji", "single-process", "compiled-loop"),
+    *("rllib", "sample-factory", "xingtian", "sb3", "rejax"),
+)
 """Every system that a suite may name, in the order of tables and figures."""
-ALSO_CALLED = {"cleanrl": "single-process"}
-"""Other names on the command line: CleanRL's files are no package, and these loops are in its
-manner."""
+ALSO_CALLED = {"cleanrl": "single-process", "leanrl": "compiled-loop"}
+"""Other names on the command line: CleanRL's and LeanRL's files are no packages, and these loops
+are in their manner."""
 
 LAG_BOUND = "lag bound, in versions"
 """A row of the parity table."""

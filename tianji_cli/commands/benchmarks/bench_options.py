@@ -53,7 +53,8 @@ CompareOption = Annotated[
         "--compare",
         metavar="SYSTEMS",
         help="Other systems, comma-separated: single-process (or cleanrl: plain loops in its"
-        " manner), rllib, sample-factory, xingtian, sb3, rejax.",
+        " manner), compiled-loop (or leanrl: those compiled), rllib, sample-factory,"
+        " xingtian, sb3, rejax.",
     ),
 ]
 TaskOption = Annotated[

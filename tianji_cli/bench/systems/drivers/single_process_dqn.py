@@ -14,7 +14,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from single_process_replay import Replay
 from single_process_run import make_envs, run
-from torch import nn
+from torch import Tensor, nn
 from torch_nets import linear, trunk
 
 
@@ -59,13 +59,17 @@ class Loop:
             return
         due = (self.num_steps - self.hp["min_replay_size"]) * self.hp["replay_ratio"]
         while self.num_samples + self.hp["batch_size"] <= due:
-            self.learn()
+            self.learn(*self.replay.sample(self.hp["batch_size"]))
+            self.num_updates += 1
+            self.num_samples += self.hp["batch_size"]
+            if self.num_updates % self.hp["target_update_period"] == 0:
+                self.target.load_state_dict(self.q.state_dict())
 
     @torch.no_grad()
     def step(self) -> None:
         """Epsilon-greedy."""
         count = self.envs.num_envs
-        action = self.q(torch.as_tensor(self.observation)).argmax(-1).numpy()
+        action = self.greedy(torch.as_tensor(self.observation)).numpy()
         explores = np.random.random(count) < self.epsilon
         action = np.where(explores, np.random.randint(0, self.num_actions, count), action)
         after, reward, terminated, truncated, info = self.envs.step(action)
@@ -76,11 +80,14 @@ class Loop:
         self.observation = after
         self.num_steps += count
 
-    def learn(self) -> None:
-        """One optimiser step of double DQN."""
-        observation, action, reward, following, is_terminated = self.replay.sample(
-            self.hp["batch_size"]
-        )
+    def greedy(self, observation: Tensor) -> Tensor:
+        """The actions of the largest values."""
+        best: Tensor = self.q(observation).argmax(-1)
+        return best
+
+    def learn(self, *batch: Tensor) -> None:
+        """One optimiser step of double DQN, from samples in the order of the replay store."""
+        observation, action, reward, following, is_terminated = batch
         with torch.no_grad():
             best = self.q(following).argmax(-1, keepdim=True)
             next_q = self.target(following).gather(-1, best).squeeze(-1)
@@ -91,10 +98,6 @@ class Loop:
         loss.backward()
         nn.utils.clip_grad_norm_(self.q.parameters(), self.hp["max_gradient_norm"])
         self.optimizer.step()
-        self.num_updates += 1
-        self.num_samples += self.hp["batch_size"]
-        if self.num_updates % self.hp["target_update_period"] == 0:
-            self.target.load_state_dict(self.q.state_dict())
 
 
 if __name__ == "__main__":

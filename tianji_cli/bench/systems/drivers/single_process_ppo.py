@@ -65,15 +65,13 @@ class Loop:
         """One batch, [T, B] each; at a truncation the value of the last state joins the reward."""
         rows: list[tuple[Tensor, ...]] = []
         for _ in range(self.steps):
-            pi, value = self.network(self.observation)
-            action = pi.sample()
+            action, log_prob, value = self.choose(self.observation)
             after, rewards, terminated, truncated, info = self.envs.step(action.numpy())
             reward = torch.as_tensor(rewards, dtype=torch.float32)
             for index in np.flatnonzero(truncated & ~terminated):
                 last = torch.as_tensor(info["final_obs"][index]).unsqueeze(0)
                 reward[index] += self.hp["discount"] * self.network(last)[1].item()
             is_over = torch.as_tensor(terminated | truncated).float()
-            log_prob = pi.log_prob(action)
             rows.append((self.observation, action, log_prob, value, reward, is_over))
             self.observation = torch.as_tensor(after)
         names = ("observation", "action", "log_prob", "value", "reward", "is_over")
@@ -81,21 +79,32 @@ class Loop:
             name: torch.stack(column)
             for name, column in zip(names, zip(*rows, strict=True), strict=True)
         }
-        batch["advantage"] = self.advantages(batch)
+        following = self.network(self.observation)[1]
+        batch["advantage"] = self.advantages(
+            batch["reward"], batch["value"], batch["is_over"], following
+        )
         batch["target"] = batch["advantage"] + batch["value"]
         return batch
 
-    def advantages(self, batch: dict[str, Tensor]) -> Tensor:
-        """Generalised advantage estimation, [T, B]."""
-        following = self.network(self.observation)[1]
+    def choose(self, observation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Actions, their log-probabilities, and values, [B] each."""
+        pi, value = self.network(observation)
+        action = pi.sample()
+        return action, pi.log_prob(action), value
+
+    def advantages(
+        self, reward: Tensor, value: Tensor, is_over: Tensor, following: Tensor
+    ) -> Tensor:
+        """Generalised advantage estimation: [T, B] each, and `following` [B] after them."""
         advantage = torch.zeros(len(following))
-        advantages = torch.zeros_like(batch["reward"])
+        advantages = []
         for t in reversed(range(self.steps)):
-            alive = 1.0 - batch["is_over"][t]
-            delta = batch["reward"][t] + self.hp["discount"] * following * alive - batch["value"][t]
+            alive = 1.0 - is_over[t]
+            delta = reward[t] + self.hp["discount"] * following * alive - value[t]
             advantage = delta + self.hp["discount"] * self.hp["gae_lambda"] * alive * advantage
-            advantages[t], following = advantage, batch["value"][t]
-        return advantages
+            advantages.append(advantage)
+            following = value[t]
+        return torch.stack(advantages[::-1])
 
     def update(self, batch: dict[str, Tensor]) -> int:
         """All epochs over one batch; returns the number of samples trained."""
@@ -103,13 +112,17 @@ class Loop:
         num_samples, size = flat["action"].shape[0], self.hp["minibatch_steps"]
         for _ in range(self.hp["num_epochs"]):
             for indices in torch.randperm(num_samples).split(size):
-                loss = self.loss({name: values[indices] for name, values in flat.items()})
-                self.optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(self.network.parameters(), self.hp["max_gradient_norm"])
-                self.optimizer.step()
+                self.learn({name: values[indices] for name, values in flat.items()})
                 self.num_updates += 1
         return int(num_samples) * int(self.hp["num_epochs"])
+
+    def learn(self, minibatch: dict[str, Tensor]) -> None:
+        """One optimiser step."""
+        loss = self.loss(minibatch)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.hp["max_gradient_norm"])
+        self.optimizer.step()
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """PPO's clipped surrogate, value loss and entropy bonus."""

@@ -31,6 +31,11 @@ class Loop(BoxLoop):  # type: ignore[misc]
         return noisy
 
     def learn(self, *batch: Tensor) -> None:
+        self.learn_values(*batch)
+        if (self.num_updates + 1) % self.hp["policy_delay"] == 0:
+            self.learn_policy(batch[0])
+
+    def learn_values(self, *batch: Tensor) -> None:
         observation, action, reward, following, is_terminated = batch
         limit = self.hp["policy_noise_limit"]
         with torch.no_grad():
@@ -39,8 +44,8 @@ class Loop(BoxLoop):  # type: ignore[misc]
             next_value = torch.minimum(*self.target_critics(following, next_action))
             goal = reward + self.hp["discount"] * (1 - is_terminated) * next_value
         self.update_critics(observation, action, goal)
-        if (self.num_updates + 1) % self.hp["policy_delay"]:
-            return
+
+    def learn_policy(self, observation: Tensor) -> None:
         loss = -self.critics(observation, self.policy(observation))[0].mean()
         self.policy_optimizer.zero_grad()
         loss.backward()
