@@ -30,7 +30,7 @@ from torch.fx import GraphModule
 from engine.blueprint import Blueprint, make_blueprint
 from engine.compilation.compile_job import CompileOrder
 from engine.compilation.host_code import SCAN, compile_object, found_by_linkers
-from engine.compilation.library import Kind, put_library
+from engine.compilation.library import Kind, num_threads_of, put_library
 from engine.compilation.product_kernel import NAME, ProductKernel
 from engine.compilation.products import replace_products
 from engine.compilation.tracing import TRACE
@@ -51,14 +51,20 @@ def write_library(blueprint: Blueprint, kind: Kind, library: Path, workspace: Pa
     """
     made = workspace / "made.so"
     traced = TRACE[kind](blueprint)
-    products = compile_graph(traced.graph, traced.arguments, made, workspace)
+    num_threads = num_threads_of(blueprint, kind)
+    products = compile_graph(traced.graph, traced.arguments, made, workspace, num_threads)
     put_library(made, traced.signature, library, products)
 
 
 def compile_graph(
-    graph: GraphModule, arguments: tuple[Tensor, ...], made: Path, workspace: Path
+    graph: GraphModule,
+    arguments: tuple[Tensor, ...],
+    made: Path,
+    workspace: Path,
+    num_threads: int = 1,
 ) -> str:
-    """Compiles a graph that writes into its arguments to the library `made`.
+    """Compiles a graph that writes into its arguments to the library `made`; so many threads may
+    share its products.
 
     Returns:
         One line about its products.
@@ -69,7 +75,7 @@ def compile_graph(
     options = {**_OPTIONS, "aot_inductor.output_path": str(made)}
     products = "products by PyTorch, which is too old for others"
     if hasattr(torch._inductor.config.aot_inductor, "custom_op_libs"):
-        linked, products = _own_code(graph, workspace)
+        linked, products = _own_code(graph, workspace, num_threads)
         options |= linked
     with torch.no_grad(), found_by_linkers(workspace):
         torch._inductor.aot_compile(graph, arguments, options=options)
@@ -78,15 +84,17 @@ def compile_graph(
     return products
 
 
-def _own_code(graph: GraphModule, workspace: Path) -> tuple[dict[str, object], str]:
+def _own_code(
+    graph: GraphModule, workspace: Path, num_threads: int
+) -> tuple[dict[str, object], str]:
     """Options that link this folder's C++ into a library, and one line about its products."""
     objects = [compile_object("scan.cpp", workspace, SCAN)]
-    kernel, products = _fastest_products(graph, workspace)
+    kernel, products = _fastest_products(graph, workspace, num_threads)
     options: dict[str, object] = {}
     if kernel is not None and kernel.is_used:
         from engine.compilation.product_lowering import DECLARATIONS, lower_products
 
-        lower_products()
+        lower_products(num_threads)
         objects.append(workspace / f"{NAME}.o")
         options["aot_inductor.custom_ops_to_c_shims"] = DECLARATIONS
     # Linkers take a name after a colon as it is, and an object as a whole.
@@ -94,15 +102,20 @@ def _own_code(graph: GraphModule, workspace: Path) -> tuple[dict[str, object], s
     return options, products
 
 
-def _fastest_products(graph: GraphModule, workspace: Path) -> tuple[ProductKernel | None, str]:
-    """Replaces products that the kernel computes faster. Returns the kernel, unless it cannot be
-    compiled, and one line about the choice."""
+def _fastest_products(
+    graph: GraphModule, workspace: Path, num_threads: int
+) -> tuple[ProductKernel | None, str]:
+    """Replaces products that the kernel computes faster, by one thread of each.
+
+    Returns:
+        The kernel, unless it cannot be compiled, and one line about the choice.
+    """
     try:
         kernel = ProductKernel(workspace)
     except (OSError, subprocess.CalledProcessError) as error:
         return None, f"products by PyTorch: {error}"
     replace_products(graph, kernel.is_faster)
-    return kernel, kernel.described()
+    return kernel, kernel.described(num_threads)
 
 
 _OPTIONS: Mapping[str, object] = {

@@ -177,6 +177,7 @@ def library_path(blueprint: Blueprint, kind: Kind) -> Path:
             identity_of(blueprint.spaces.action, "action"),
             blueprint.layout.digest,
             blueprint.rollouts_per_batch if kind == "steps" else experiment.env.num_splits,
+            num_threads_of(blueprint, kind),
             blueprint.weights.digest,
             blueprint.spaces.team and blueprint.spaces.team.identity,
             str(torch.__version__),
@@ -190,13 +191,19 @@ def library_path(blueprint: Blueprint, kind: Kind) -> Path:
     return cache_directory() / f"{kind}-{digest.hexdigest()}.so"
 
 
+def num_threads_of(blueprint: Blueprint, kind: Kind) -> int:
+    """How many threads may share the products of a function."""
+    return blueprint.experiment.learner.threads if kind == "steps" else 1
+
+
 def sources_of(blueprint: Blueprint) -> Iterable[Path]:
     """Source files that determine what is computed."""
     engine = Path(inspect.getfile(gradient)).parents[1]
     for folder in ("algorithms", "layers", "spaces"):
         yield from (engine / folder).rglob("*.py")
     yield from (Path(__file__).with_name(f"{name}.py") for name in MAKERS)
-    yield from Path(__file__).parent.glob("*.cpp")
+    for written in ("*.cpp", "*.h"):
+        yield from sorted(Path(__file__).parent.glob(written))
     for name, _ in blueprint.experiment.named_modules:
         path = Path(inspect.getfile(sys.modules[name]))
         yield from path.parent.rglob("*.py") if path.name == "__init__.py" else (path,)

@@ -23,7 +23,7 @@ from engine.compilation.host_code import FLAGS, compile_object
 from engine.compilation.products import Shape, finished
 
 NAME = "tianji_product"
-_FLAGS = (*FLAGS, "-fopenmp")
+_FLAGS = (*FLAGS, "-pthread")
 _ROUNDS = 7
 _ROUND_S = 2e-4
 _Repeated: TypeAlias = Callable[[int], None]
@@ -35,12 +35,14 @@ class ProductKernel:
 
     Args:
         directory: Where it is compiled, as a library for linkers and for this process.
+        num_threads: So many may share a product.
 
     Raises:
         OSError, subprocess.CalledProcessError: It cannot be compiled.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, num_threads: int = 1) -> None:
+        self._num_threads = num_threads
         compiled = compile_object("product.cpp", directory, NAME, _FLAGS)
         shared = directory / f"{NAME}.so"
         compiler = cpp_compiler()
@@ -68,8 +70,9 @@ class ProductKernel:
         """Whether it computes any of the products that it was asked for."""
         return any(measured.is_less for measured in self._measured.values())
 
-    def described(self) -> str:
-        """One line: which products it computes, of those that it was asked for, and how fast."""
+    def described(self, num_threads: int) -> str:
+        """One line: which products it computes, of those that it was asked for, how fast, and how
+        many threads share the large ones."""
         chosen = {key: self._asked.count(key) for key in self._asked if self._measured[key].is_less}
         if not chosen:
             return "products by PyTorch, nothing else is faster here" if self._asked else ""
@@ -77,6 +80,7 @@ class ProductKernel:
         return (
             f"{sum(chosen.values())} of {len(self._asked)} products by a kernel compiled for this"
             f" processor, such as {largest[0]} in {self._measured[largest]}"
+            + (f"; {num_threads} threads share large ones" if num_threads > 1 else "")
         )
 
     def multiply(
@@ -102,7 +106,17 @@ class ProductKernel:
             count: How often.
         """
         s = Shape.of(a, b)
-        numbers = [s.batch, s.rows, s.columns, s.depth, *s.of_a, *s.of_b, 0, then]
+        numbers = [
+            s.batch,
+            s.rows,
+            s.columns,
+            s.depth,
+            *s.of_a,
+            *s.of_b,
+            0,
+            then,
+            self._num_threads,
+        ]
         pointers = [None if each is None else each.data_ptr() for each in (out, a, b, bias, beside)]
         self._multiply(count, *pointers, (ctypes.c_int64 * len(numbers))(*numbers))
 

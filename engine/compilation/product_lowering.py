@@ -6,13 +6,14 @@ Imports that compiler, so only what compiles imports this.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch._inductor import ir
 from torch._inductor.lowering import lowerings
 
 _FUNCTION = "aoti_torch_cpu_tianji_product"
-_NUM_TENSORS, _NUM_INTEGERS = 5, 18
+_NUM_TENSORS, _NUM_INTEGERS = 5, 19
 DECLARATIONS: Mapping[object, list[str]] = {
     torch.ops.tianji.product.default: [
         f"int32_t {_FUNCTION}({', '.join(['void*'] * _NUM_TENSORS + ['int64_t'] * _NUM_INTEGERS)})"
@@ -58,13 +59,15 @@ class _Placed:
         self.strides = (strides[0] if len(sizes) == 3 else 0, *by_axis[-2:])
 
 
-def lower_products() -> None:
-    """Teaches the compiler the operation."""
+def lower_products(num_threads: int) -> None:
+    """Teaches the compiler the operation, for functions whose products so many threads may
+    share."""
     for operation in (torch.ops.tianji.product, torch.ops.tianji.product.default):
-        lowerings[operation] = _lowered
+        lowerings[operation] = partial(_lowered, num_threads)
 
 
 def _lowered(
+    num_threads: int,
     a: ir.TensorBox,
     b: ir.TensorBox,
     bias: ir.TensorBox | None,
@@ -85,7 +88,7 @@ def _lowered(
         *(int(bias is not None), int(beside is not None)),
         *(batches[0] if batches else 1, rows, columns, depth),
         *(*left.strides, *right.strides),
-        *(added.strides[0] if has_biases else 0, then),
+        *(added.strides[0] if has_biases else 0, then, num_threads),
     ]
     assert len(numbers) == _NUM_INTEGERS
     layout = ir.FixedLayout(a.get_device_or_error(), torch.float32, [*batches, rows, columns])

@@ -27,7 +27,7 @@ OPTIONAL = (
 CONSTRAINTS_NAME = "constraints.txt"
 MODULES_PREFIX = "own-"
 """Prefix of bundles with a user's own modules."""
-_SUFFIXES = frozenset({".py", ".cpp", ".yaml"})
+_SUFFIXES = frozenset({".py", ".cpp", ".h", ".yaml"})
 _DIGEST_CHARACTERS = 16
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 import torch
 from torch import Tensor
@@ -73,14 +75,47 @@ def test_it_multiplies(
         torch.testing.assert_close(out.double(), exact, atol=4e-6 * depth**0.5, rtol=1e-5)
 
 
-def test_threads_share_its_rows(kernel: ProductKernel):
-    a, b, out = random(205, 96), random(96, 70), torch.empty(205, 70)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        kernel.multiply(out, a, b, then=NOTHING)
-    finally:
-        torch.set_num_threads(before)
+@pytest.fixture(scope="module")
+def threaded(tmp_path_factory: pytest.TempPathFactory) -> ProductKernel:
+    return ProductKernel(tmp_path_factory.mktemp("threaded"), num_threads=3)
+
+
+SHARED = [
+    (2, 256, 96, 200),
+    (1, 300, 600, 70),
+    (1, 3000, 100, 1),
+    (1, 5000, 60, 7),
+    (1, 40, 96, 40),
+]
+
+
+@pytest.mark.parametrize("size", SHARED, ids=str)
+def test_threads_share_large_products(
+    kernel: ProductKernel, threaded: ProductKernel, size: tuple[int, int, int, int]
+):
+    torch.manual_seed(0)
+    batch, rows, depth, columns = size
+    a, b = random(batch, rows, depth), random(batch, depth, columns, is_transposed=True)
+    one, other = torch.empty(batch, rows, columns), torch.empty(batch, rows, columns)
+    kernel.multiply(one, a, b, then=TANH)
+    for _ in range(20):
+        other.fill_(torch.nan)
+        threaded.multiply(other, a, b, then=TANH, count=10)
+        assert torch.equal(one, other), "whoever computes an entry adds in the same order"
+
+
+def test_helpers_compute_beside_the_caller(tmp_path: Path):
+    kernel, process = ProductKernel(tmp_path, num_threads=2), psutil.Process()
+    a, b, out = random(256, 256), random(256, 256), torch.empty(256, 256)
+    b @ a  # PyTorch's threads, if it has any, are there before
+    known = {thread.id for thread in process.threads()}
+    busy_s, deadline_s = 0.0, time.monotonic() + 60
+    while busy_s == 0.0 and time.monotonic() < deadline_s:
+        kernel.multiply(out, a, b, then=NOTHING, count=100)
+        helpers = [thread for thread in process.threads() if thread.id not in known]
+        busy_s = sum(helper.user_time for helper in helpers)
+    assert len(helpers) == 1
+    assert busy_s > 0.0
     torch.testing.assert_close(out, a @ b, atol=1e-4, rtol=1e-5)
 
 
@@ -226,7 +261,7 @@ def test_the_faster_one_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(compiler, "ProductKernel", lambda directory: kernel)
     with_seconds(kernel, monkeypatch, theirs=2e-6, ours=1e-6)
     graph = trace_steps(blueprint_of("ppo")).graph
-    chosen, line = compiler._fastest_products(graph, tmp_path)
+    chosen, line = compiler._fastest_products(graph, tmp_path, 1)
     assert chosen is kernel
     assert operations(graph).count("tianji.product.default") == 10
     assert line.startswith("10 of 10 products by a kernel compiled for this processor, such as ")
@@ -240,7 +275,7 @@ def test_where_nothing_is_faster_products_stay_those_of_pytorch(
     monkeypatch.setattr(compiler, "ProductKernel", lambda directory: kernel)
     with_seconds(kernel, monkeypatch, theirs=1e-6, ours=1e-6)
     graph = trace_steps(blueprint_of("ppo")).graph
-    _, line = compiler._fastest_products(graph, tmp_path)
+    _, line = compiler._fastest_products(graph, tmp_path, 1)
     assert "tianji.product.default" not in operations(graph)
     assert line == "products by PyTorch, nothing else is faster here"
 
@@ -250,7 +285,7 @@ def test_without_the_kernel_products_stay_those_of_pytorch(
 ):
     monkeypatch.setattr(product_kernel, "_FLAGS", ("--no-such-flag",))
     graph = trace_steps(blueprint_of("ppo")).graph
-    chosen, line = compiler._fastest_products(graph, tmp_path)
+    chosen, line = compiler._fastest_products(graph, tmp_path, 1)
     assert chosen is None
     assert line.startswith("products by PyTorch: ")
     assert "tianji.product.default" not in operations(graph)
