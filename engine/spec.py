@@ -283,7 +283,8 @@ class LearnerSpec(Spec, frozen=True, kw_only=True):
     of the switch would make traces of equal seeds differ in the last digits. On a GPU they are
     recorded as a graph instead, from the first update."""
     threads: PositiveInt = 1
-    """Threads of PyTorch's arithmetic. More than one helps only for large networks."""
+    """Threads of PyTorch's arithmetic, and in compiled steps of large matrix products. More than
+    one helps only for large networks."""
     device: DeviceName = "auto"
     """Where it trains: `cpu`, `cuda` (a GPU of its host; several learners take them in turn), or
     `cuda:N`, which counts those that the inventory gives to the run. `auto`: on GPUs if the
