@@ -10,10 +10,11 @@ from engine.search_path import working_directory_last
 
 __version__ = "0.1.0"
 
-PROTOCOL_VERSION = 12
+PROTOCOL_VERSION = 13
 """Raised whenever two processes of different releases could no longer understand each other."""
 
 REQUIREMENTS = (
+    "cryptography",
     "gymnasium",
     "msgspec",
     "numpy",

@@ -16,8 +16,9 @@ from engine.progress import Progress
 from engine.roles.coordinator.totals import RunInfo
 from engine.spec import Experiment
 from engine.trace.warm_start import SavedTensor, TakenWeights
+from engine.wire.keys import KeyPair, Keyring
 from engine.wire.learner_ring import RingSeat
-from engine.wire.socket_factory import KeyPair, Keyring, Link
+from engine.wire.socket_factory import Link
 from engine.wire.sockets import Wiring
 
 

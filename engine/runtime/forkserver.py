@@ -60,7 +60,7 @@ from engine.supervision.host_facts import host_facts
 from engine.supervision.json_lines import LineReader, write_line
 from engine.trace.warm_start import match
 from engine.wire.arena import Arena
-from engine.wire.socket_factory import KeyPair, make_pair
+from engine.wire.keys import KeyPair, make_pair
 
 
 class _ForkServer:

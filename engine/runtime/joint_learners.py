@@ -11,8 +11,8 @@ from engine.blueprint import Blueprint
 from engine.control_protocol import CommonSpec, Rendezvous, WorkerSpec
 from engine.devices.interface import Device
 from engine.timing import Sections
+from engine.wire.keys import Keyring
 from engine.wire.learner_ring import LearnerRing, RingSeat
-from engine.wire.socket_factory import Keyring
 
 if TYPE_CHECKING:
     from engine.executors.collective import LearnerGroup
@@ -97,5 +97,6 @@ def join_learners(
     seat = place.ring if index == here[0] else None
     ring = None
     if seat is not None:
+        assert place.keyring is not None, "hosts are connected over TCP"
         ring = LearnerRing(seat, place.address, place.keyring, place.ring_listener)
     return LearnerGroup(RingAllReduce(group, ring), index, count, sections, shares=shares)

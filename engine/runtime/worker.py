@@ -28,7 +28,7 @@ from engine.supervision.stack_dump import offer_stack
 from engine.timing import OFF, Stopwatch
 from engine.wire.arena import Arena
 from engine.wire.codec import Codec
-from engine.wire.socket_factory import KeyPair
+from engine.wire.keys import KeyPair
 from engine.wire.sockets import Sockets
 
 

@@ -12,7 +12,7 @@ from engine.errors import WireError
 from engine.messages import COORDINATOR, Alive, AnyMessage
 from engine.roles.coordinator.liveness import LEASE_S
 from engine.wire.codec import Codec
-from engine.wire.socket_factory import KeyPair, Keyring
+from engine.wire.keys import KeyPair, Keyring
 from engine.wire.sockets import Sockets, Wiring
 
 FIRST_WORD_S = 60.0

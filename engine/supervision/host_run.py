@@ -13,7 +13,7 @@ from engine.errors import TianJiError
 from engine.host.endpoints import Endpoints
 from engine.host.process_identity import RUN_VARIABLE, kill_marked, mark
 from engine.supervision.worker_processes import WorkerProcesses
-from engine.wire.socket_factory import make_pair
+from engine.wire.keys import make_pair
 
 TERMINATE_S = 3.0
 """Between asking roles to end and SIGKILL."""

@@ -3,16 +3,16 @@
 Every member sends to its right neighbour and receives from its left one. A long vector is cut into
 one part per member. In the first half a part travels around once and every member adds its own
 values; in the second half the sums travel around and replace what every member has. Each part is
-cut into pieces, and a piece is passed on as soon as it was added to, so that members add, encrypt
+cut into pieces, and a piece is passed on as soon as it was added to, so that members add, seal
 and send different pieces at the same time. Short vectors all travel around as they are, which takes
 half as many steps.
 
 Every element is added up by one member, or by all of them in the same order. So all members get the
 same bits.
 
-The sockets are the project's own (CURVE, heartbeats), with a context of their own: gradients do not
-wait behind weights and rollouts, nor these behind gradients. The only key that is admitted is that
-of the left neighbour. A connection that breaks could have lost a piece, so it breaks the ring; the
+The sockets are the project's own (sealed messages, heartbeats), with a context of their own:
+gradients do not wait behind weights and rollouts, nor these behind gradients. Only the left
+neighbour is admitted. A connection that breaks could have lost a piece, so it breaks the ring; the
 member on its left side notices.
 """
 
@@ -29,8 +29,10 @@ import numpy.typing as npt
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from engine.errors import RunFailedError
-from engine.wire.socket_factory import LINGER_MS, Keyring, Link, SocketFactory
+from engine.errors import RunFailedError, WireError
+from engine.wire.header import Buffer
+from engine.wire.keys import Keyring, seals_of
+from engine.wire.socket_factory import LINGER_MS, Link, SocketFactory
 
 if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator
@@ -40,13 +42,15 @@ PIECE_BYTES = 2**18
 SHORT_BYTES = 2**15
 """Up to this size the number of steps matters more than the number of bytes; PyZMQ copies them."""
 IO_THREADS = 2
-"""One encrypts while the other decrypts."""
+"""One sends while the other receives."""
 MEET_S = 600.0
 """Time-out for the other members to reach a sum; one that is gone is noticed long before."""
 LAST_PIECES_S = 1.0
 """Time for what a neighbour sent before its connection closed: at the end of a run, the sum that it
 has already; otherwise its own host reports its death first, with the cause."""
 _NUMBER = struct.Struct("<Q")
+RING = b"ring"
+"""Identity of its connections, since sockets of one direction have none."""
 
 Vector = npt.NDArray[np.generic]
 
@@ -100,7 +104,7 @@ class LearnerRing:
     factory: type[SocketFactory] = _RingSockets
 
     def __init__(
-        self, seat: RingSeat, address: str, keyring: Keyring | None, listener: int | None = None
+        self, seat: RingSeat, address: str, keyring: Keyring, listener: int | None = None
     ) -> None:
         self._seat = seat
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(IO_THREADS)
@@ -108,7 +112,8 @@ class LearnerRing:
         self._sent = self._received = 0
         self._broken_at_s: float | None = None
         try:
-            factory = self.factory(address, PIECE_BYTES, self._context, keyring)
+            self._seals = seals_of(address, keyring)
+            factory = self.factory(address, PIECE_BYTES, self._context, self._seals)
             self._authenticator = factory.start_authenticator(seat.bind, (seat.left,))
             self._left = factory.bind(seat.bind, listener, zmq.PULL)
             self._right = factory.connect(seat.right, zmq.PUSH)
@@ -153,7 +158,7 @@ class LearnerRing:
             frame = self._receive(flat.nbytes)
             if step < count - 1:
                 self._pass_on(frame)
-            held[(own - step) % count] = np.frombuffer(frame.buffer, flat.dtype)
+            held[(own - step) % count] = np.frombuffer(frame, flat.dtype)
         flat[:] = held[0]
         for position in range(1, count):
             np.add(flat, held[position], out=flat)
@@ -173,39 +178,42 @@ class LearnerRing:
                 frame = self._receive(piece.nbytes)
                 if step < count - 2:
                     self._pass_on(frame)
-                piece[:] = np.frombuffer(frame.buffer, piece.dtype)
+                piece[:] = np.frombuffer(frame, piece.dtype)
 
     def _receive_values(self, like: Vector) -> Vector:
-        return np.frombuffer(self._receive(like.nbytes).buffer, like.dtype)
+        return np.frombuffer(self._receive(like.nbytes), like.dtype)
 
     def _send(self, piece: Vector) -> None:
-        """Sends to the right without a copy, unless it is short.
+        """Sends to the right."""
+        self._pass_on(piece.data.cast("B"))
 
-        It must not change before it is encrypted. Pieces of the caller's vector do not: a piece is
-        replaced by its sum, for which the right neighbour must have had it.
-        """
-        self._right.send(_NUMBER.pack(self._sent), zmq.SNDMORE)
-        self._right.send(piece.data, copy=False)
+    def _pass_on(self, piece: Buffer) -> None:
+        frames = (_NUMBER.pack(self._sent), piece)
+        sealed = self._seals.seal(self._seat.right.peer, RING, frames)
+        self._right.send_multipart(sealed, copy=False)
         self._sent += 1
 
-    def _pass_on(self, frame: zmq.Frame) -> None:
-        self._right.send(_NUMBER.pack(self._sent), zmq.SNDMORE)
-        self._right.send(frame, copy=False)
-        self._sent += 1
-
-    def _receive(self, num_bytes: int) -> zmq.Frame:
+    def _receive(self, num_bytes: int) -> Buffer:
         """The next piece from the left."""
         while True:
             try:
-                frames = self._left.recv_multipart(zmq.DONTWAIT, copy=False)
+                parts = self._left.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 self._wait()
                 continue
+            frames = self._open(parts)
             due = _NUMBER.pack(self._received)
-            if len(frames) != 2 or frames[0].bytes != due or len(frames[1]) != num_bytes:
+            if len(frames) != 2 or bytes(frames[0]) != due or len(frames[1]) != num_bytes:
                 raise self._failure(self._seat.left, "has sent something else than was due")
             self._received += 1
             return frames[1]
+
+    def _open(self, parts: list[zmq.Frame]) -> list[Buffer]:
+        try:
+            return self._seals.open(self._seat.left, RING, [part.buffer for part in parts])
+        except WireError as error:
+            words = f"has sent what was refused: {error.what}"
+            raise self._failure(self._seat.left, words) from error
 
     def _wait(self) -> None:
         """Waits for something from the left, or for news of the connection to the right."""

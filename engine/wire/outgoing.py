@@ -10,13 +10,17 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import zmq
 
 from engine.errors import WireError
 from engine.wire.header import Buffer
+from engine.wire.socket_factory import LATEST
 from engine.wording import plural
+
+if TYPE_CHECKING:
+    from engine.wire.sealing import Seals
 
 MAX_HELD_BYTES = 64 * 2**20
 """For one peer. This is minutes of reports of the fastest run; a peer that stalls for that long is
@@ -68,22 +72,30 @@ class InFlightWeights:
 class Outgoing:
     """The connections of a process, as far as it sends by them.
 
+    Messages over TCP are sealed when a connection takes them, not before: while they are queued,
+    the other end can begin a new life.
+
     Args:
         in_flight: Counts weights.
+        seals: Of this process, if it is connected to other hosts.
 
     Attributes:
         clients: Sockets that it has connected, by connection; set while they are opened.
+        identities: Of the clients whose messages are sealed.
         server: The socket that others connect to, if there is one.
-        learns_ways: Whether their identities are random, since known names could be taken.
-        ways: The identity of each connection then, learnt from frames with its member's key.
+        learns_ways: Whether their identities are random, since known names could be taken; then
+            messages to them are sealed, too.
+        ways: The identity of each connection then, learnt from what its member has sealed.
     """
 
-    def __init__(self, in_flight: InFlightWeights) -> None:
+    def __init__(self, in_flight: InFlightWeights, seals: Seals | None = None) -> None:
         self.clients: dict[str, zmq.Socket[bytes]] = {}
+        self.identities: dict[str, bytes] = {}
         self.server: zmq.Socket[bytes] | None = None
         self.learns_ways = False
         self.ways: dict[str, bytes] = {}
         self._in_flight = in_flight
+        self._seals = seals
         self._held: dict[str, deque[Sequence[Buffer]]] = {}
         self._held_bytes: dict[str, int] = {}
 
@@ -125,7 +137,7 @@ class Outgoing:
         way = self._way_to(connection)
         if self.server is None or way is None or not self._in_flight.has_room(connection):
             return False
-        parts = [way, *frames]
+        parts = [way, *self._answer(connection, way, frames)]
         try:
             tracker = self.server.send_multipart(parts, zmq.DONTWAIT, copy=False, track=True)
         except zmq.ZMQError as error:
@@ -175,17 +187,27 @@ class Outgoing:
         client = self.clients.get(connection)
         try:
             if client is not None:
-                client.send_multipart(parts, zmq.DONTWAIT, copy=False)
+                own = self.identities.get(connection)
+                sealed = parts if own is None else self._seal(connection, own, parts)
+                client.send_multipart(sealed, zmq.DONTWAIT, copy=False)
                 return True
             way = self._way_to(connection)
             if self.server is None or way is None:
                 return False
-            self.server.send_multipart([way, *parts], zmq.DONTWAIT, copy=False)
+            answer = self._answer(connection, way, parts)
+            self.server.send_multipart([way, *answer], zmq.DONTWAIT, copy=False)
             return True
         except zmq.ZMQError as error:
             if error.errno == zmq.EHOSTUNREACH:
                 return False
             raise
+
+    def _answer(self, connection: str, way: bytes, parts: Sequence[Buffer]) -> Sequence[Buffer]:
+        return self._seal(connection, way, parts) if self.learns_ways else parts
+
+    def _seal(self, connection: str, identity: bytes, parts: Sequence[Buffer]) -> Sequence[Buffer]:
+        assert self._seals is not None
+        return self._seals.seal(connection.removesuffix(LATEST), identity, parts)
 
     def _way_to(self, connection: str) -> bytes | None:
         """The identity of a connection; None if it was never seen."""

@@ -1,15 +1,16 @@
 """Opens the sockets of a process: their options, and admission over TCP.
 
-Every TCP socket of a run authenticates itself with a CURVE key, and admits only members of the run.
-Each run has new keys. A secret key stays in the memory of the host that made it: it is never sent,
-nor written to disk, to a command line or to an environment variable.
+A TCP socket admits only members of the run: each says a password that only it and the server can
+derive from their keys. Whoever reads the network learns it, and then is heard, but not believed:
+what counts is who has sealed a message (`engine.wire.sealing`).
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,6 +20,8 @@ from engine.errors import PreflightError, WireError
 
 if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator
+
+    from engine.wire.sealing import Seals
 
 
 HIGH_WATER_MARK = 1024
@@ -30,8 +33,8 @@ HANDSHAKE_MS = 5_000
 """How long a stranger can hold a connection without authenticating; a member reconnects."""
 BACKLOG = 1_024
 """Connections that can wait to be accepted: all roles of a host connect at the same time."""
-CURVE_BYTES = 64
-"""More than encryption adds to a frame on the wire, to which the size limit applies."""
+SEAL_BYTES = 64
+"""More than a seal adds to a frame on the wire, to which the size limit applies."""
 LATEST = "~latest"
 """Ends the name of a connection that keeps only the latest."""
 NONCE = "#"
@@ -40,39 +43,11 @@ NONCE = "#"
 A ROUTER socket gives an identity to the last peer that claims it, since a peer that reconnects must
 get it back, and it checks no key. So any member of the run could take a known identity, and would
 receive messages for its owner. The server learns which identity belongs to which member from frames
-that came with that member's key: the connecting side sends first.
+that the member sealed: the connecting side sends first.
 """
 NONCE_BYTES = 16
-
-
-class KeyPair(msgspec.Struct, frozen=True):
-    """Z85 text, 40 characters each."""
-
-    public: str
-    secret: str
-
-    def __repr__(self) -> str:
-        return f"KeyPair(public={self.public!r}, secret=<hidden>)"
-
-
-class Keyring(msgspec.Struct, frozen=True):
-    """The keys for one process: its own pair, and the public keys of all members by address."""
-
-    own: KeyPair
-    members: dict[str, str]
-
-
-def make_pair() -> KeyPair:
-    """A new pair."""
-    public, secret = zmq.curve_keypair()
-    return KeyPair(public.decode(), secret.decode())
-
-
-def make_keyrings(addresses: list[str]) -> dict[str, Keyring]:
-    """A new pair for each address, and all public keys for every address."""
-    pairs = {address: make_pair() for address in addresses}
-    members = {address: pair.public for address, pair in pairs.items()}
-    return {address: Keyring(pair, members) for address, pair in pairs.items()}
+DOMAIN = "tianji"
+"""Of admission (ZAP)."""
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +69,7 @@ class SocketFactory:
         address: This process's own; its peers see it as the sender.
         max_frame_bytes: A peer that sends a larger frame is disconnected before it is read.
         context: Of the sockets.
-        keyring: Needed as soon as one endpoint is TCP.
+        seals: Needed as soon as one endpoint is TCP.
 
     Attributes:
         high_water_mark, heartbeat_ms, heartbeat_timeout_ms: Of its sockets.
@@ -109,12 +84,12 @@ class SocketFactory:
         address: str,
         max_frame_bytes: int,
         context: zmq.Context[zmq.Socket[bytes]],
-        keyring: Keyring | None,
+        seals: Seals | None,
     ) -> None:
         self._address = address
         self._max_frame_bytes = max_frame_bytes
         self._context = context
-        self._keyring = keyring
+        self._seals = seals
 
     def bind(
         self, endpoint: str, listener: int | None = None, kind: int = zmq.ROUTER
@@ -169,7 +144,7 @@ class SocketFactory:
         is_between_hosts = endpoint.startswith("tcp:")
         if "[" in endpoint:
             socket.set(zmq.IPV6, 1)
-        spare = CURVE_BYTES if is_between_hosts else 0
+        spare = SEAL_BYTES if is_between_hosts else 0
         socket.set(zmq.MAXMSGSIZE, self._max_frame_bytes + spare)
         socket.set(zmq.BACKLOG, BACKLOG)
         if (
@@ -181,23 +156,21 @@ class SocketFactory:
         return socket
 
     def _secure_server(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
-        keyring = self._require_keyring(endpoint)
-        socket.set(zmq.CURVE_SERVER, 1)
-        socket.set(zmq.CURVE_SECRETKEY, keyring.own.secret.encode())
-        socket.set(zmq.ZAP_DOMAIN, b"tianji")
+        self._require_seals(endpoint)
+        socket.set(zmq.PLAIN_SERVER, 1)
+        socket.set(zmq.ZAP_DOMAIN, DOMAIN.encode())
 
     def _secure_client(self, socket: zmq.Socket[bytes], link: Link) -> None:
-        keyring = self._require_keyring(link.endpoint)
+        password = self._require_seals(link.endpoint).password(link.peer, is_client=True)
         identity = self._name_of(link) + NONCE + secrets.token_hex(NONCE_BYTES)
         socket.set(zmq.IDENTITY, identity.encode())
-        socket.set(zmq.CURVE_PUBLICKEY, keyring.own.public.encode())
-        socket.set(zmq.CURVE_SECRETKEY, keyring.own.secret.encode())
-        socket.set(zmq.CURVE_SERVERKEY, keyring.members[link.peer].encode())
+        socket.set(zmq.PLAIN_USERNAME, self._address.encode())
+        socket.set(zmq.PLAIN_PASSWORD, password.encode())
 
-    def _require_keyring(self, endpoint: str) -> Keyring:
-        if self._keyring is None:
+    def _require_seals(self, endpoint: str) -> Seals:
+        if self._seals is None:
             raise WireError("refused to open a TCP socket without keys", where=endpoint)
-        return self._keyring
+        return self._seals
 
     def start_authenticator(
         self, endpoint: str, admitted: Collection[str] | None = None
@@ -208,22 +181,18 @@ class SocketFactory:
             return None
         from zmq.auth.thread import ThreadAuthenticator  # asyncio: not for one host
 
-        keyring = self._require_keyring(endpoint)
-        authenticator = ThreadAuthenticator(self._context)
+        seals = self._require_seals(endpoint)
+        names = seals.members if admitted is None else admitted
+        authenticator = ThreadAuthenticator(self._context, log=_silent())
+        authenticator.configure_plain(
+            DOMAIN, {name: seals.password(name, is_client=False) for name in names}
+        )
         authenticator.start()
-        keys = [
-            key for name, key in keyring.members.items() if admitted is None or name in admitted
-        ]
-        authenticator.configure_curve_callback("tianji", _AllowList(keys))
         return authenticator
 
 
-class _AllowList:
-    """Answers ZAP's question: is this public key one of those that are admitted?"""
-
-    def __init__(self, keys: Iterable[str]) -> None:
-        self._keys = {key.encode() for key in keys}
-
-    def callback(self, domain: str, key: bytes) -> bool:
-        """`key` is Z85 text, as in the keyring."""
-        return key in self._keys
+def _silent() -> logging.Logger:
+    """What the authenticator would log has passwords in it."""
+    log = logging.Logger("tianji-admission")
+    log.disabled = True
+    return log

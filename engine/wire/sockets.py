@@ -32,13 +32,13 @@ from engine.messages import (
 )
 from engine.timing import OFF, RECEIVING, WAITING, Sections
 from engine.wire import header
-from engine.wire.chunking import join, split
 from engine.wire.codec import Codec
 from engine.wire.header import Buffer
+from engine.wire.keys import Keyring, seals_of
 from engine.wire.outgoing import RETRY_S, InFlightWeights, Outgoing
 from engine.wire.reliable_links import REPEATED, ReliableLinks
 from engine.wire.shared_receiver import SharedReceiver
-from engine.wire.socket_factory import LATEST, LINGER_MS, NONCE, Keyring, Link, SocketFactory
+from engine.wire.socket_factory import LATEST, LINGER_MS, NONCE, Link, SocketFactory
 
 if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator
@@ -90,7 +90,8 @@ class Sockets:
     ) -> None:
         self.address = address
         self._codec = codec
-        self._keyring = wiring.keyring
+        keyring = wiring.keyring
+        self._seals = seals_of(address, keyring) if keyring is not None else None
         self._neighbours = wiring.neighbours
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self._authenticator: ThreadAuthenticator | None = None
@@ -109,7 +110,7 @@ class Sockets:
             self._links = ReliableLinks(codec, is_coordinator=COORDINATOR in (roles or (address,)))
         learners = [index_of(role) for role in roles or (address,) if role_of(role) == "learner"]
         self._learner = learners[0] if learners else -1
-        self._out = Outgoing(InFlightWeights(codec.weights_frame_bytes))
+        self._out = Outgoing(InFlightWeights(codec.weights_frame_bytes), self._seals)
         self._poll = sections.timed(WAITING, self._poller.poll)
         self._look = sections.timed(RECEIVING, self._poller.poll)
         self._take = sections.timed(RECEIVING, self._take_next)
@@ -168,7 +169,7 @@ class Sockets:
             return True
         links = None if is_near else self._links
         if links is not None and links.put(message, to, peer):
-            links.tend(self._send_far)
+            links.tend(self._out.hand_over)
             return True
         frames = self._codec.encode(message, to, shares_memory=is_near, learner=self._learner)
         if isinstance(message, WeightsArrived):
@@ -176,13 +177,9 @@ class Sockets:
         connection = peer
         if isinstance(message, WeightsRequested) and peer + LATEST in self._out.clients:
             connection = peer + LATEST
-        parts = frames if links is None else split(frames)
         is_repeated = isinstance(message, REPEATED)
-        is_sent = self._out.hand_over(connection, parts, is_repeated=is_repeated)
+        is_sent = self._out.hand_over(connection, frames, is_repeated=is_repeated)
         return is_sent or self._give_up(frames)
-
-    def _send_far(self, peer: str, frames: list[Buffer]) -> bool:
-        return self._out.hand_over(peer, split(frames))
 
     def _give_up(self, frames: list[Buffer]) -> bool:
         self._codec.free(frames)
@@ -201,7 +198,7 @@ class Sockets:
             self._out.release()
             timeout_s = RETRY_S if timeout_s is None else min(timeout_s, RETRY_S)
         if self._links is not None:
-            timeout_s = self._links.tend(self._send_far, timeout_s)
+            timeout_s = self._links.tend(self._out.hand_over, timeout_s)
         timeout_ms = None if timeout_s is None else max(0, math.ceil(timeout_s * 1000))
         shared = self._shared
         if shared is None:
@@ -240,22 +237,21 @@ class Sockets:
     def _decode(
         self, socket: zmq.Socket[bytes], parts: list[zmq.Frame]
     ) -> tuple[str, AnyMessage | WireError] | None:
+        identity: bytes | None
         if socket is self._out.server:
             identity, parts = parts[0].bytes, parts[1:]
             sender = identity.decode("ascii", "replace")
-            if self._authenticator is not None:
+            if self._out.learns_ways:
                 sender = sender.partition(NONCE)[0]
                 member = sender.removesuffix(LATEST)
-                if not self._is_member(member, parts[-1:]):
+                if not parts or parts[-1].get("User-Id") != member:
                     self._num_refused += 1
-                    return "", WireError("its key belongs to another member", where=member)
-                self._out.ways[sender] = identity
+                    return "", WireError("it was admitted as another member", where=member)
         else:
             sender = self._peers[socket]
+            identity = self._out.identities.get(sender)
         try:
-            frames: Sequence[Buffer] = [part.buffer for part in parts]
-            if len(frames) > 1:
-                frames = join(frames, self._codec.max_frame_bytes)
+            frames = self._open_message(socket, sender, identity, [part.buffer for part in parts])
             message = self._codec.decode(frames)
             if self._links is not None and not self._links.enter(sender, frames[0], message):
                 return None
@@ -264,14 +260,25 @@ class Sockets:
             self._num_refused += 1
             return "", WireError(error.what, where=f"frame from {sender.removesuffix(LATEST)}")
 
-    def _is_member(self, sender: str, frames: list[zmq.Frame]) -> bool:
-        """Whether the connection's key belongs to this address."""
-        assert self._keyring is not None
-        return bool(frames) and self._keyring.members.get(sender) == frames[0].get("User-Id")
+    def _open_message(
+        self,
+        socket: zmq.Socket[bytes],
+        sender: str,
+        identity: bytes | None,
+        parts: Sequence[Buffer],
+    ) -> Sequence[Buffer]:
+        """The frames of a message, opened if it is sealed: then its sender is there."""
+        is_server = socket is self._out.server
+        if self._seals is None or identity is None or (is_server and not self._out.learns_ways):
+            return parts
+        frames = self._seals.open(sender.removesuffix(LATEST), identity, parts)
+        if is_server:
+            self._out.ways[sender] = identity
+        return frames
 
     def _open(self, wiring: Wiring) -> None:
         factory = self.factory(
-            self.address, self._codec.max_frame_bytes, self._context, wiring.keyring
+            self.address, self._codec.max_frame_bytes, self._context, self._seals
         )
         self._authenticator = factory.start_authenticator(wiring.bind)
         self._out.learns_ways = self._authenticator is not None
@@ -282,4 +289,6 @@ class Sockets:
             client = factory.connect(link)
             name = link.peer + LATEST * link.latest_only
             self._out.clients[name], self._peers[client] = client, name
+            if self._seals is not None and link.endpoint.startswith("tcp:"):
+                self._out.identities[name] = client.get_string(zmq.IDENTITY).encode()
             self._poller.register(client, zmq.POLLIN)

@@ -8,7 +8,7 @@ from typing import get_args, get_type_hints
 import msgspec
 
 from engine.control_protocol import FromForkserver, FromSupervisor, ToForkserver, ToSupervisor
-from engine.wire.socket_factory import KeyPair, make_pair
+from engine.wire.keys import KeyPair, make_pair
 
 PROTOCOL = ToSupervisor | FromSupervisor | ToForkserver | FromForkserver
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import msgspec
+from engine.wire.chunking import join, split
 
 from engine.config.config_file import load_experiment
 from engine.errors import ConfigError, WireError
@@ -43,7 +44,6 @@ from engine.testing import make_rollout, make_weights
 from engine.trace.reader import read_summary, read_table
 from engine.trace.records import RECORD_TYPES, Consumption, Event, Ledger, Merge, table_of
 from engine.wire import header
-from engine.wire.chunking import join, split
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
 from tests.fuzz.fuzz_inputs import FILE_BYTES, FRAME_BYTES, Choices, bounded, edit, mutated
 from tests.fuzz.shared_memory import play_rings, read_spoilt_memory

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from engine.wire.chunking import join
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,6 @@ from engine.errors import ConfigError, WireError
 from engine.trace.reader import read_summary, read_table
 from engine.trace.records import Ledger
 from engine.wire import header
-from engine.wire.chunking import join
 from tests.fuzz.fuzz_inputs import bounded
 from tests.fuzz.fuzz_targets import (
     CODEC,

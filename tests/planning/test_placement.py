@@ -7,7 +7,7 @@ import pytest
 
 from engine.config.config_file import load_experiment
 from engine.errors import ConfigError, PreflightError
-from engine.wire.socket_factory import make_pair
+from engine.wire.keys import make_pair
 from tianji_cli.config.inventory import Host, Inventory
 from tianji_cli.config.lookup import find_file
 from tianji_cli.planning.plan import Plan, make_plan, notes_of

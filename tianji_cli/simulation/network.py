@@ -1,20 +1,21 @@
 """A simulated network: what is between hosts passes threads that encrypt, and their links.
 
 Every stage passes frames on in the order in which they came. Large frames go in chunks, so a chunk
-is at the next stage while the one after it is still at this one (`engine.wire.chunking`).
+is at the next stage while the one after it is still at this one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.wire.chunking import CHUNK_BYTES
 from tianji_cli.config.cluster import ClusterNetworkSpec
 
 LOCAL_S = 50e-6
 """Between processes of one host: a Unix socket, or a doorbell; contents are in shared memory."""
 SMALL_BYTES = 4096
 """Frames up to this take no noticeable part of a link."""
+CHUNK_BYTES = 2**20
+"""What is at one stage at once: about what kernels buffer."""
 MEGA = 1e6
 
 

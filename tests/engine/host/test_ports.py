@@ -14,7 +14,8 @@ from engine.errors import PreflightError
 from engine.host.endpoints import Endpoints
 from engine.host.ports import listen_on
 from engine.messages import Start
-from engine.wire.socket_factory import Link, make_keyrings
+from engine.wire.keys import make_keyrings
+from engine.wire.socket_factory import Link
 from engine.wire.sockets import Sockets, Wiring
 from tests.helpers.engine.socket_kit import PATIENCE_S, make_codec
 from tests.helpers.ports import find_free_ports

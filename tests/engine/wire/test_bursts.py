@@ -17,11 +17,12 @@ from engine.messages import ActorLost, WeightsArrived, WeightsRequested
 from engine.rollout import Weights
 from engine.testing import make_weights
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
+from engine.wire.keys import Keyring, make_keyrings, seals_of
 from engine.wire.outgoing import MAX_IN_FLIGHT_BYTES, MIN_IN_FLIGHT, InFlightWeights
-from engine.wire.socket_factory import LATEST, make_keyrings
+from engine.wire.socket_factory import LATEST
 from engine.wire.sockets import Sockets, Wiring
 from tests.helpers.engine import socket_kit
-from tests.helpers.engine.socket_kit import HELLO, LAYOUT, PATIENCE_S, link, receive
+from tests.helpers.engine.socket_kit import HELLO, LAYOUT, PATIENCE_S, link, receive, wear
 from tests.helpers.ports import ANY_PORT
 
 NUM_BYTES = 16 * 2**20
@@ -34,11 +35,12 @@ def make_codec() -> Codec:
 
 
 @contextmanager
-def opened(server: str, client: str, directory: Path, is_tcp: bool) -> Iterator[list[Sockets]]:
-    """Two processes, one of which has said hello to the other."""
-    keys = make_keyrings([server, client]) if is_tcp else {}
+def opened(
+    server: str, client: str, directory: Path, keys: dict[str, Keyring]
+) -> Iterator[list[Sockets]]:
+    """Two processes, one of which has said hello to the other; over TCP if there are keys."""
     endpoint, own = f"ipc://{directory}/s", None
-    if is_tcp:
+    if keys:
         (listener,) = listen_on("127.0.0.1", ANY_PORT, 1)
         endpoint = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
         own = listener.detach()
@@ -55,7 +57,8 @@ def opened(server: str, client: str, directory: Path, is_tcp: bool) -> Iterator[
 
 @pytest.mark.parametrize("is_tcp", [False, True], ids=["ipc", "tcp"])
 def test_a_burst_of_small_messages_to_one_peer_arrives_whole(is_tcp: bool, tmp_path: Path):
-    with opened("coordinator", "buffer-0", tmp_path, is_tcp) as (coordinator, buffer):
+    keys = make_keyrings(["coordinator", "buffer-0"]) if is_tcp else {}
+    with opened("coordinator", "buffer-0", tmp_path, keys) as (coordinator, buffer):
         assert all(coordinator.send("buffer-0", message) for message in MESSAGES)
         found: list[object] = []
         give_up_s = time.monotonic() + PATIENCE_S
@@ -66,21 +69,22 @@ def test_a_burst_of_small_messages_to_one_peer_arrives_whole(is_tcp: bool, tmp_p
 
 
 @contextmanager
-def slow_taker(learner: Sockets, actor: Sockets) -> Iterator[zmq.Socket[bytes]]:
+def slow_taker(learner: Sockets, keyring: Keyring | None) -> Iterator[zmq.Socket[bytes]]:
     """The actor's connection for weights, on which nothing is taken until somebody looks."""
     assert learner._out.server is not None
     with zmq.Context() as context, context.socket(zmq.DEALER) as slow:
         slow.set(zmq.LINGER, 0)
         slow.set(zmq.RCVHWM, 1)
         slow.set(zmq.RCVBUF, 2**16)
-        slow.set(zmq.IDENTITY, f"actor-0{LATEST}".encode())
-        if (keyring := actor._keyring) is not None:
-            slow.set(zmq.CURVE_PUBLICKEY, keyring.own.public.encode())
-            slow.set(zmq.CURVE_SECRETKEY, keyring.own.secret.encode())
-            slow.set(zmq.CURVE_SERVERKEY, keyring.members["learner-0"].encode())
-        slow.connect(learner._out.server.get_string(zmq.LAST_ENDPOINT))
+        identity = f"actor-0{LATEST}".encode()
+        slow.set(zmq.IDENTITY, identity)
         request = WeightsRequested(actor="actor-0", held_version=-1)
-        slow.send(bytes(make_codec().encode(request, "learner-0")[0]))
+        parts = make_codec().encode(request, "learner-0")
+        if keyring is not None:
+            wear(slow, "actor-0", keyring, "learner-0")
+            parts = seals_of("actor-0", keyring).seal("learner-0", identity, parts)
+        slow.connect(learner._out.server.get_string(zmq.LAST_ENDPOINT))
+        slow.send_multipart(parts)
         assert receive(learner) == ("learner-0", request)
         yield slow
 
@@ -90,9 +94,10 @@ def test_weights_do_not_pile_up_for_a_slow_peer_and_messages_still_reach_it(
     is_tcp: bool, tmp_path: Path
 ):
     weights = WeightsArrived(Weights(1, allocate_framed(NUM_BYTES)))
+    keys = make_keyrings(["learner-0", "actor-0"]) if is_tcp else {}
     with (
-        opened("learner-0", "actor-0", tmp_path, is_tcp) as (learner, actor),
-        slow_taker(learner, actor) as slow,
+        opened("learner-0", "actor-0", tmp_path, keys) as (learner, actor),
+        slow_taker(learner, keys.get("actor-0")) as slow,
     ):
         num_sent = sum(learner.send("actor-0", weights) for _ in range(100))
         in_its_hands = 3

@@ -10,7 +10,7 @@ import pytest
 from engine.errors import PreflightError
 from engine.host.endpoints import Endpoints
 from engine.host.ports import listen_on
-from engine.wire.socket_factory import make_keyrings
+from engine.wire.keys import make_keyrings
 from engine.wire.sockets import Sockets, Wiring
 from tests.helpers.engine.socket_kit import HELLO, link, make_codec, receive
 from tests.helpers.ipv6 import needs_ipv6

@@ -18,10 +18,11 @@ from zmq.utils.monitor import recv_monitor_message
 
 from engine.errors import RunFailedError
 from engine.wire import learner_ring as ring_module
+from engine.wire.keys import Keyring, make_keyrings
 from engine.wire.learner_ring import PIECE_BYTES, SHORT_BYTES, LearnerRing, _RingSockets
-from engine.wire.socket_factory import Keyring, make_keyrings
 from tests.helpers.engine.hostile_words import WORDS, is_closed
 from tests.helpers.engine.rings import member_of, ring_seats
+from tests.helpers.engine.socket_kit import wear
 
 LIMIT_S = 60.0
 LONG = 4 * PIECE_BYTES
@@ -186,20 +187,20 @@ def test_a_member_that_is_not_the_left_neighbour_is_refused_as_a_stranger():
         ring = member_of(seats, keyrings, position)
         try:
             if position == 0:  # worker-2 is on its left, worker-1 is not
-                for pair in (outsider, keyrings["worker-1"].own):
-                    assert not is_admitted(pair.public, pair.secret)
+                members = keyrings["worker-0"].members
+                assert not is_admitted("worker-2", Keyring(outsider, members))
+                assert not is_admitted("worker-1", keyrings["worker-1"])
             own = np.ones(LONG, np.float32)
             ring.add_up(own)
             return float(own.max())
         finally:
             ring.close()
 
-    def is_admitted(public: str, secret: str) -> bool:
+    def is_admitted(name: str, keys: Keyring) -> bool:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
             thief = context.socket(zmq.PUSH)
-            thief.curve_publickey, thief.curve_secretkey = public.encode(), secret.encode()
-            thief.curve_serverkey = keyrings["worker-0"].own.public.encode()
+            wear(thief, name, keys, "worker-0")
             monitor = thief.get_monitor_socket(
                 zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
             )

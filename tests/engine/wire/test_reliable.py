@@ -18,6 +18,7 @@ import zmq
 from engine.errors import WireError
 from engine.messages import COORDINATOR, Alive, AnyMessage, Report, Start, Stop
 from engine.trace.records import Event
+from engine.wire.keys import make_keyrings
 from engine.wire.reliable import (
     ACK_S,
     RECONNECT_S,
@@ -26,7 +27,7 @@ from engine.wire.reliable import (
     ReliableReceiver,
     ReliableSender,
 )
-from engine.wire.socket_factory import Link, make_keyrings
+from engine.wire.socket_factory import Link
 from engine.wire.sockets import Sockets, Wiring
 from tests.helpers.engine.socket_kit import HELLO, make_codec
 

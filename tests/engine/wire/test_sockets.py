@@ -25,10 +25,8 @@ from engine.messages import (
 )
 from engine.rollout import Field, Layout
 from engine.testing import make_rollout, make_weights
-from engine.wire.chunking import CHUNK_BYTES
 from engine.wire.codec import Codec, WeightsLayout
-from engine.wire.header import HEADER_BYTES
-from engine.wire.socket_factory import Keyring, make_keyrings
+from engine.wire.keys import Keyring, make_keyrings
 from engine.wire.sockets import Sockets, Wiring
 from tests.helpers.engine.socket_kit import (
     HELLO,
@@ -39,6 +37,7 @@ from tests.helpers.engine.socket_kit import (
     make_codec,
     receive,
     tcp_server,
+    wear,
 )
 from tests.helpers.ports import ANY_PORT
 
@@ -118,7 +117,7 @@ def test_a_frame_that_must_not_be_decoded_is_reported_and_the_next_one_read(tmp_
 
 
 def test_the_largest_frames_of_a_run_pass_encrypted_both_ways():
-    """Encryption makes them larger on the wire, where size is limited; there they go in parts."""
+    """Seals make them larger on the wire, where size is limited."""
     layout = Layout((Field("observation", "uint8"),), 17 * 2**20 + 5, 1)
     keyrings = make_keyrings(["buffer-0", "actor-0"])
     rollout = make_rollout(layout=layout)
@@ -138,28 +137,6 @@ def test_the_largest_frames_of_a_run_pass_encrypted_both_ways():
             _, batch = receive(client)
             assert isinstance(batch, BatchArrived)
             assert all(np.array_equal(r.buffer, rollout.buffer) for r in batch.rollouts)
-
-
-@pytest.mark.parametrize("is_encrypted", [True, False])
-def test_large_frames_are_cut_only_where_they_are_encrypted(is_encrypted: bool, tmp_path: Path):
-    layout = Layout((Field("observation", "uint8"),), 3 * CHUNK_BYTES, 1)
-    keyring = make_keyrings(["buffer-0", "actor-0"])["actor-0"]
-    endpoint = "tcp://127.0.0.1:*" if is_encrypted else f"ipc://{tmp_path / 's'}"
-    with zmq.Context() as context, context.socket(zmq.ROUTER) as server:
-        if is_encrypted:
-            server.set(zmq.CURVE_SERVER, 1)
-            public, secret = zmq.curve_keypair()
-            server.set(zmq.CURVE_SECRETKEY, secret)
-            keyring.members["buffer-0"] = public.decode()
-        server.bind(endpoint)
-        where = server.get_string(zmq.LAST_ENDPOINT)
-        wiring = Wiring(links=(link("buffer-0", where),), keyring=keyring if is_encrypted else None)
-        with Sockets("actor-0", wiring, Codec(layout, WeightsLayout(16, 7))) as client:
-            client.send("buffer-0", RolloutArrived(make_rollout(layout=layout), 0))
-            assert server.poll(PATIENCE_S * 1000)
-            _, *parts = server.recv_multipart()
-    assert len(parts) == (4 if is_encrypted else 1)
-    assert sum(map(len, parts)) == 3 * CHUNK_BYTES + HEADER_BYTES
 
 
 def test_two_roles_of_one_process_are_reached_over_one_connection(tmp_path: Path):
@@ -255,24 +232,18 @@ def knock(socket: zmq.Socket[bytes], endpoint: str) -> None:
         socket.close(0)
 
 
-def wear(socket: zmq.Socket[bytes], own: Keyring, server_key: str) -> None:
-    socket.set(zmq.CURVE_PUBLICKEY, own.own.public.encode())
-    socket.set(zmq.CURVE_SECRETKEY, own.own.secret.encode())
-    socket.set(zmq.CURVE_SERVERKEY, server_key.encode())
-
-
 @pytest.mark.parametrize("disguise", ["plaintext", "stranger's key", "wrong server key"])
 def test_a_stranger_never_reaches_the_decoder(disguise: str):
     keyrings = make_keyrings(["buffer-0", "actor-0"])
     strangers = make_keyrings(["actor-0", "buffer-0"])
-    server_key = keyrings["buffer-0"].own.public
     with tcp_server(keyrings["buffer-0"]) as (server, endpoint, codec):
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         socket = context.socket(zmq.DEALER)
         if disguise == "stranger's key":
-            wear(socket, strangers["actor-0"], server_key)
+            own = Keyring(strangers["actor-0"].own, keyrings["actor-0"].members)
+            wear(socket, "actor-0", own)
         elif disguise == "wrong server key":
-            wear(socket, keyrings["actor-0"], strangers["buffer-0"].own.public)
+            wear(socket, "actor-0", Keyring(keyrings["actor-0"].own, strangers["actor-0"].members))
         knock(socket, endpoint)
         context.term()
         wiring = Wiring(links=(link("buffer-0", endpoint),), keyring=keyrings["actor-0"])
@@ -289,7 +260,7 @@ def test_a_stranger_cannot_pose_as_the_server():
     with tcp_server(strangers["buffer-0"]) as (server, endpoint, codec):
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         socket = context.socket(zmq.DEALER)
-        wear(socket, keyrings["actor-0"], keyrings["buffer-0"].own.public)
+        wear(socket, "actor-0", keyrings["actor-0"])
         knock(socket, endpoint)
         context.term()
         assert list(server.receive(0.0)) == []

@@ -10,9 +10,10 @@ import zmq
 
 from engine.errors import WireError
 from engine.messages import Joined
-from engine.wire.socket_factory import LATEST, Keyring, make_keyrings
+from engine.wire.keys import Keyring, make_keyrings
+from engine.wire.socket_factory import LATEST
 from engine.wire.sockets import Sockets, Wiring
-from tests.helpers.engine.socket_kit import HELLO, link, make_codec, receive, tcp_server
+from tests.helpers.engine.socket_kit import HELLO, link, make_codec, receive, tcp_server, wear
 
 NAMES = ["buffer-0", "actor-0", "actor-1"]
 
@@ -22,9 +23,7 @@ def thief(keyring: Keyring, endpoint: str, identity: str) -> Iterator[zmq.Socket
     """A member with its own, valid key that calls itself something else."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.set(zmq.LINGER, 0)
-        socket.set(zmq.CURVE_PUBLICKEY, keyring.own.public.encode())
-        socket.set(zmq.CURVE_SECRETKEY, keyring.own.secret.encode())
-        socket.set(zmq.CURVE_SERVERKEY, keyring.members["buffer-0"].encode())
+        wear(socket, "actor-1", keyring)
         socket.set(zmq.IDENTITY, identity.encode())
         socket.connect(endpoint)
         yield socket
@@ -48,7 +47,7 @@ def test_a_name_that_others_know_takes_no_messages(identity: str) -> None:
             assert owner.send("buffer-0", HELLO)
             assert receive(server) == ("buffer-0", HELLO)
             stolen.send(b"anything")
-            assert "belongs to another member" in refusal(server).what
+            assert "admitted as another member" in refusal(server).what
             for _ in range(5):
                 assert server.send("actor-0", HELLO)
                 assert receive(owner) == ("actor-0", HELLO)
@@ -63,7 +62,7 @@ def test_a_thief_who_is_there_first_gets_nothing_either() -> None:
         thief(keyrings["actor-1"], endpoint, "actor-0") as stolen,
     ):
         stolen.send(b"anything")
-        assert "belongs to another member" in refusal(server).what
+        assert "admitted as another member" in refusal(server).what
         assert not server.send("actor-0", HELLO), "the owner was never heard of"
         wiring = Wiring(links=(link("buffer-0", endpoint),), keyring=keyrings["actor-0"])
         with Sockets("actor-0", wiring, make_codec()) as owner:

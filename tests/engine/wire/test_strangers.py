@@ -15,7 +15,8 @@ import psutil
 import pytest
 import zmq
 
-from engine.wire.socket_factory import CURVE_BYTES, make_keyrings
+from engine.wire.keys import make_keyrings
+from engine.wire.socket_factory import SEAL_BYTES
 from engine.wire.sockets import Sockets, Wiring
 from tests.helpers.engine.hostile_words import WORDS, greeting, is_closed
 from tests.helpers.engine.socket_kit import (
@@ -63,8 +64,8 @@ def test_strangers_that_hang_on_keep_nobody_out():
             held.enter_context(socket.create_connection(address, PATIENCE_S)) for _ in range(100)
         ]
         for number, stranger in enumerate(strangers):
-            stranger.sendall(greeting(b"CURVE")[: number % 60])
-        for byte in greeting(b"CURVE")[:-1]:
+            stranger.sendall(greeting(b"PLAIN")[: number % 60])
+        for byte in greeting(b"PLAIN")[:-1]:
             strangers[0].sendall(bytes([byte]))
         assert all(stranger.fileno() >= 0 for stranger in strangers)
         assert codec.num_decoded == 0
@@ -80,7 +81,7 @@ def test_who_does_not_finish_its_greeting_is_hung_up_on_in_the_end():
         server._out.server.bind("tcp://127.0.0.1:*")  # options hold for later binds
         parts = urlsplit(server._out.server.get_string(zmq.LAST_ENDPOINT))
         with socket.create_connection((parts.hostname, parts.port), PATIENCE_S) as stranger:
-            stranger.sendall(greeting(b"CURVE")[:30])
+            stranger.sendall(greeting(b"PLAIN")[:30])
             assert is_closed(stranger)
         assert codec.num_decoded == 0
 
@@ -98,7 +99,7 @@ def test_a_member_that_sends_too_much_is_hung_up_on_and_others_are_served():
                 assert member.send("buffer-0", HELLO)
                 assert receive(server) == ("buffer-0", HELLO)
                 assert not monitor.poll(0)
-                client.send(b"\0" * (codec.max_frame_bytes + CURVE_BYTES + 1))
+                client.send(b"\0" * (codec.max_frame_bytes + SEAL_BYTES + 1))
                 assert monitor.poll(int(PATIENCE_S * 1000)), "it was never hung up on"
             finally:  # the context would wait for the monitor for ever
                 client.disable_monitor()

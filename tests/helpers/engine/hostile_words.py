@@ -27,9 +27,10 @@ WORDS = {
     "random bytes 2": noise(2),
     "ZMTP without keys": greeting(b"NULL") + b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x06DEALER",
     "ZMTP with a password": greeting(b"PLAIN") + b"\x04\x0c\x05HELLO\x01a\x01b",
-    "ZMTP of another version": greeting(b"CURVE", version=1) + b"\0" * 64,
-    "CURVE, then nonsense": greeting(b"CURVE") + b"\x04\x10" + b"\x05HELLO" + b"\x09" * 10,
-    "CURVE, then a frame too large": greeting(b"CURVE") + LARGE + b"\x05HELLO" + b"\0" * 64,
+    "ZMTP of another version": greeting(b"PLAIN", version=1) + b"\0" * 64,
+    "ZMTP with keys of its own": greeting(b"CURVE") + b"\x04\x10" + b"\x05HELLO" + b"\x09" * 10,
+    "PLAIN, then nonsense": greeting(b"PLAIN") + b"\x04\x10" + b"\x05HELLO" + b"\x09" * 10,
+    "PLAIN, then a frame too large": greeting(b"PLAIN") + LARGE + b"\x05HELLO" + b"\0" * 64,
 }
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 from contextlib import ExitStack
 
+from engine.wire.keys import Keyring, make_keyrings
 from engine.wire.learner_ring import LearnerRing, RingSeat
-from engine.wire.socket_factory import Keyring, Link, make_keyrings
+from engine.wire.socket_factory import Link
 
 LOOPBACK = "127.0.0.1"
 

@@ -12,7 +12,8 @@ from engine.messages import AnyMessage, Joined
 from engine.rollout import Field, Layout
 from engine.wire.codec import Codec, WeightsLayout
 from engine.wire.header import Buffer
-from engine.wire.socket_factory import Keyring, Link
+from engine.wire.keys import Keyring, seals_of
+from engine.wire.socket_factory import Link
 from engine.wire.sockets import Sockets, Wiring
 
 LAYOUT = Layout((Field("reward", "float32"),), 4, 2)
@@ -43,6 +44,12 @@ def receive(sockets: Sockets) -> tuple[str, AnyMessage | WireError]:
 
 def link(peer: str, endpoint: str, *, latest_only: bool = False) -> Link:
     return Link(peer=peer, endpoint=endpoint, latest_only=latest_only)
+
+
+def wear(socket: zmq.Socket[bytes], name: str, keys: Keyring, server: str = "buffer-0") -> None:
+    """Makes a raw socket say what the member of this name would say to be admitted."""
+    socket.set(zmq.PLAIN_USERNAME, name.encode())
+    socket.set(zmq.PLAIN_PASSWORD, seals_of(name, keys).password(server, is_client=True).encode())
 
 
 @contextmanager

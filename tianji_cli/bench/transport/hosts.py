@@ -18,7 +18,7 @@ from typing import Self
 import msgspec
 
 from engine.errors import ConfigError, PreflightError
-from engine.wire.socket_factory import make_keyrings
+from engine.wire.keys import make_keyrings
 from tianji_cli.bench.child import with_last_lines
 from tianji_cli.bench.transport.methods import METHODS, PROGRAMS, Method
 from tianji_cli.bench.transport.records import TransportCell, TransportManifest, TransportResult

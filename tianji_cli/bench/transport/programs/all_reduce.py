@@ -22,8 +22,9 @@ from pathlib import Path
 
 from engine.executors.all_reduce import LOOPBACK, AllReduce, RingAllReduce, gloo_on_this_host
 from engine.host.malloc import keep_freed_memory
+from engine.wire.keys import Keyring, make_keyrings
 from engine.wire.learner_ring import LearnerRing, RingSeat
-from engine.wire.socket_factory import Keyring, Link, make_keyrings
+from engine.wire.socket_factory import Link
 
 MEGABYTE = 10**6
 VOTE_VALUES = 2

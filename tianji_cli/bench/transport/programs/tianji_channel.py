@@ -25,8 +25,9 @@ from engine.messages import AnyMessage, RolloutArrived, TicketGranted, TicketReq
 from engine.rollout import Field, Layout, Rollout, RolloutInfo
 from engine.wire.arena import Arena
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
+from engine.wire.keys import Keyring
 from engine.wire.shared_receiver import LINGER_S
-from engine.wire.socket_factory import Keyring, Link, SocketFactory
+from engine.wire.socket_factory import Link, SocketFactory
 from engine.wire.sockets import Sockets, Wiring
 from tianji_cli.bench.transport.programs.harness import play
 from tianji_cli.bench.transport.programs.memory import num_slots
