@@ -6,13 +6,8 @@ a command line or to an environment variable.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 import zmq
-
-if TYPE_CHECKING:
-    from engine.wire.sealing import Seals
 
 
 class KeyPair(msgspec.Struct, frozen=True):
@@ -43,10 +38,3 @@ def make_keyrings(addresses: list[str]) -> dict[str, Keyring]:
     pairs = {address: make_pair() for address in addresses}
     members = {address: pair.public for address, pair in pairs.items()}
     return {address: Keyring(pair, members) for address, pair in pairs.items()}
-
-
-def seals_of(address: str, keyring: Keyring) -> Seals:
-    """What seals the messages of this process to other hosts, and opens theirs."""
-    from engine.wire.sealing import Seals  # reads `cryptography`: not for one host
-
-    return Seals(address, keyring)

@@ -31,8 +31,8 @@ from zmq.utils.monitor import recv_monitor_message
 
 from engine.errors import RunFailedError, WireError
 from engine.wire.header import Buffer
-from engine.wire.keys import Keyring, seals_of
-from engine.wire.socket_factory import LINGER_MS, Link, SocketFactory
+from engine.wire.keys import Keyring
+from engine.wire.socket_factory import LINGER_MS, Link, SocketFactory, seals_of
 
 if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator

@@ -17,6 +17,7 @@ import msgspec
 import zmq
 
 from engine.errors import PreflightError, WireError
+from engine.wire.keys import Keyring
 
 if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator
@@ -48,6 +49,13 @@ that the member sealed: the connecting side sends first.
 NONCE_BYTES = 16
 DOMAIN = "tianji"
 """Of admission (ZAP)."""
+
+
+def seals_of(address: str, keyring: Keyring) -> Seals:
+    """What seals the messages of this process to other hosts, and opens theirs."""
+    from engine.wire.sealing import Seals  # reads `cryptography`: not for one host
+
+    return Seals(address, keyring)
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):

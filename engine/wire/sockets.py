@@ -34,11 +34,11 @@ from engine.timing import OFF, RECEIVING, WAITING, Sections
 from engine.wire import header
 from engine.wire.codec import Codec
 from engine.wire.header import Buffer
-from engine.wire.keys import Keyring, seals_of
+from engine.wire.keys import Keyring
 from engine.wire.outgoing import RETRY_S, InFlightWeights, Outgoing
 from engine.wire.reliable_links import REPEATED, ReliableLinks
 from engine.wire.shared_receiver import SharedReceiver
-from engine.wire.socket_factory import LATEST, LINGER_MS, NONCE, Link, SocketFactory
+from engine.wire.socket_factory import LATEST, LINGER_MS, NONCE, Link, SocketFactory, seals_of
 
 if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator

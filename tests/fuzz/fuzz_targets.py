@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import msgspec
-from engine.wire.chunking import join, split
 
 from engine.config.config_file import load_experiment
 from engine.errors import ConfigError, WireError
@@ -45,6 +44,8 @@ from engine.trace.reader import read_summary, read_table
 from engine.trace.records import RECORD_TYPES, Consumption, Event, Ledger, Merge, table_of
 from engine.wire import header
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
+from engine.wire.keys import make_keyrings
+from engine.wire.socket_factory import seals_of
 from tests.fuzz.fuzz_inputs import FILE_BYTES, FRAME_BYTES, Choices, bounded, edit, mutated
 from tests.fuzz.shared_memory import play_rings, read_spoilt_memory
 from tests.helpers.paths import REPOSITORY
@@ -118,15 +119,17 @@ def decode_frames(data: bytes, scratch: Path) -> None:
             return
 
 
-PART_BYTES = header.HEADER_BYTES
-"""So small, a header fits in, and small frames have several parts."""
+KEYRINGS = make_keyrings(["actor-0", "buffer-0"])
+SENDER, RECEIVER = (seals_of(name, keyring) for name, keyring in KEYRINGS.items())
+CONNECTION = b"actor-0#0"
 
 
-def parts_of(data: bytes) -> list[bytes]:
-    """The parts that a program of bytes makes of frames that were cut; some lost, some twice."""
+def sealed_of(data: bytes) -> list[bytes]:
+    """A sealed message as a program of bytes changes it; some parts lost, some twice."""
     choices = Choices(data)
-    chosen = [FRAMES[choices.below(len(FRAMES))] for _ in range(1 + choices.below(3))]
-    parts = [bytearray(part) for frame in chosen if frame for part in split([frame], PART_BYTES)]
+    frames = [FRAMES[choices.below(len(FRAMES))] for _ in range(1 + choices.below(3))]
+    sealed = SENDER.seal("buffer-0", CONNECTION, frames)
+    parts = [bytearray(part) for part in sealed]
     for _ in range(choices.below(4)):
         at = choices.below(len(parts) + 1)
         parts[at : at + choices.below(3)] = parts[: choices.below(3)]
@@ -135,12 +138,12 @@ def parts_of(data: bytes) -> list[bytes]:
     return [bytes(part) for part in parts]
 
 
-def join_parts(data: bytes, scratch: Path) -> None:
-    """Parts are put together and decoded, or refused with WireError."""
-    parts = [memoryview(part) for part in parts_of(data)]
+def open_sealed(data: bytes, scratch: Path) -> None:
+    """A sealed message is opened and decoded, or refused with WireError."""
+    parts = [memoryview(part) for part in sealed_of(data)]
     with bounded(FRAME_BYTES, sum(map(len, parts))):
         try:
-            CODEC.decode(join(parts, CODEC.max_frame_bytes, PART_BYTES))
+            CODEC.decode(RECEIVER.open("actor-0", CONNECTION, parts))
         except WireError:
             return
 
@@ -275,7 +278,7 @@ def choose_names(data: bytes, _scratch: Path) -> None:
 assert all(kind in RECORD_TYPES for kind, _ in ROWS)
 TARGETS: dict[str, Target] = {
     "frames": decode_frames,
-    "parts": join_parts,
+    "sealed": open_sealed,
     "yaml": read_yaml_file,
     "traces": read_trace_file,
     "deployments": read_deployment_file,

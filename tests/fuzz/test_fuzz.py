@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from engine.wire.chunking import join
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,17 +20,18 @@ from engine.wire import header
 from tests.fuzz.fuzz_inputs import bounded
 from tests.fuzz.fuzz_targets import (
     CODEC,
+    CONNECTION,
     FRAMES,
-    PART_BYTES,
+    RECEIVER,
     TARGETS,
     choose_names,
     decode_frames,
     frames_of,
-    join_parts,
-    parts_of,
+    open_sealed,
     read_deployment_file,
     read_trace_file,
     read_yaml_file,
+    sealed_of,
 )
 from tests.fuzz.shared_memory import play_rings, read_spoilt_memory
 from tianji_cli.analysis.run import read_manifest
@@ -59,8 +59,8 @@ def test_any_frames_are_decoded_or_refused(data: bytes, tmp_path: Path):
 
 @search(1000)
 @given(data=st.binary(max_size=120))
-def test_any_parts_are_put_together_or_refused(data: bytes, tmp_path: Path):
-    join_parts(data, tmp_path)
+def test_any_sealed_message_is_opened_or_refused(data: bytes, tmp_path: Path):
+    open_sealed(data, tmp_path)
 
 
 @search(600)
@@ -119,16 +119,15 @@ def test_the_mutations_reach_behind_the_first_check():
     assert {"RolloutArrived", "WeightsArrived", "SamplesArrived", "Report", "Start"} <= decoded
 
 
-def test_what_is_cut_and_not_changed_is_decoded():
+def test_what_is_sealed_and_not_changed_is_decoded():
     decoded = set()
     for number in range(len(FRAMES)):
-        parts = parts_of(bytes([0, number]))
+        frames = RECEIVER.open("actor-0", CONNECTION, sealed_of(bytes([0, number])))
         try:
-            joined = join(parts, CODEC.max_frame_bytes, PART_BYTES)
-            decoded.add((type(CODEC.decode(joined)).__name__, len(parts) > 1))
+            decoded.add(type(CODEC.decode(frames)).__name__)
         except WireError:
             continue
-    assert {("RolloutArrived", True), ("SamplesArrived", True), ("Report", False)} <= decoded
+    assert {"RolloutArrived", "SamplesArrived", "Report"} <= decoded
 
 
 def test_the_bounds_can_be_broken():

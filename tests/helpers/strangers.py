@@ -13,7 +13,7 @@ from typing import Self
 REST_S = 1.0
 """So long a stranger who was hung up on waits before it comes again."""
 LOOK_S = 0.02
-HALF_GREETING = b"\xff" + b"\0" * 8 + b"\x7f\x03\x00CURVE"
+HALF_GREETING = b"\xff" + b"\0" * 8 + b"\x7f\x03\x00PLAIN"
 GREETING = HALF_GREETING.ljust(64, b"\0")
 WORDS = (b"", b"GET / HTTP/1.1\r\n\r\n".ljust(64), HALF_GREETING, GREETING)
 """Nothing, something else, half of what every connection begins with, and all of it."""

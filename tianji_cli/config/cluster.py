@@ -17,8 +17,8 @@ class ClusterNetworkSpec(Spec, frozen=True, kw_only=True):
     latency_ms: NonNegativeFloat = 0.1
     """From host to host, one way."""
     encryption_mb_s: PositiveFloat = 600.0
-    """What the one thread of a process that encrypts passes on. 560 to 810 MB/s were measured
-    (results/reference/transport-10gbit)."""
+    """What a process passes on encrypted. 560 to 810 MB/s were measured when one thread of ZeroMQ
+    encrypted (results/reference/transport-10gbit); sealed as now it is more."""
 
 
 class SpeedSpec(Spec, frozen=True, kw_only=True):

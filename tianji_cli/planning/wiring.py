@@ -27,7 +27,7 @@ from tianji_cli.planning.placement import Placement
 from tianji_cli.planning.plan import Plan
 
 KEY_LENGTH = 40
-"""Of a CURVE key, as Z85 text."""
+"""Of a Curve25519 key, as Z85 text."""
 
 
 class HostSetup(msgspec.Struct, frozen=True, kw_only=True):

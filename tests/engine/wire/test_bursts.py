@@ -17,9 +17,9 @@ from engine.messages import ActorLost, WeightsArrived, WeightsRequested
 from engine.rollout import Weights
 from engine.testing import make_weights
 from engine.wire.codec import Codec, WeightsLayout, allocate_framed
-from engine.wire.keys import Keyring, make_keyrings, seals_of
+from engine.wire.keys import Keyring, make_keyrings
 from engine.wire.outgoing import MAX_IN_FLIGHT_BYTES, MIN_IN_FLIGHT, InFlightWeights
-from engine.wire.socket_factory import LATEST
+from engine.wire.socket_factory import LATEST, seals_of
 from engine.wire.sockets import Sockets, Wiring
 from tests.helpers.engine import socket_kit
 from tests.helpers.engine.socket_kit import HELLO, LAYOUT, PATIENCE_S, link, receive, wear

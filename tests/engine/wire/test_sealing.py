@@ -17,9 +17,9 @@ from engine.errors import WireError
 from engine.messages import Start
 from engine.wire import sealing
 from engine.wire.header import Buffer
-from engine.wire.keys import make_keyrings, seals_of
+from engine.wire.keys import make_keyrings
 from engine.wire.sealing import Seals, fastest_cipher
-from engine.wire.socket_factory import SEAL_BYTES
+from engine.wire.socket_factory import SEAL_BYTES, seals_of
 from engine.wire.sockets import Sockets, Wiring
 from tests.helpers.engine.socket_kit import (
     HELLO,
@@ -156,7 +156,7 @@ def test_no_two_lives_and_no_two_directions_share_a_key():
 
 
 def test_what_is_garbage_keeps_no_state():
-    actor, buffer = both()
+    _, buffer = both()
     for number in range(20):
         with pytest.raises(WireError):
             buffer.open("actor-0", b"actor-0#%d" % number, [np.random.bytes(100)])

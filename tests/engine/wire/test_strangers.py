@@ -15,6 +15,7 @@ import psutil
 import pytest
 import zmq
 
+from engine.wire import socket_factory
 from engine.wire.keys import make_keyrings
 from engine.wire.socket_factory import SEAL_BYTES
 from engine.wire.sockets import Sockets, Wiring
@@ -49,7 +50,10 @@ def besieged() -> Iterator[tuple[tuple[str, int], CountingCodec]]:
 
 
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS.keys())
-def test_a_stranger_is_hung_up_on_and_nothing_of_it_is_decoded(words: bytes):
+def test_a_stranger_is_hung_up_on_and_nothing_of_it_is_decoded(
+    words: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(socket_factory, "HANDSHAKE_MS", 1000)  # a wrong password waits for it
     before = psutil.Process().memory_info().rss
     with besieged() as (address, _), socket.create_connection(address, PATIENCE_S) as stranger:
         stranger.sendall(words)

@@ -12,8 +12,8 @@ from engine.messages import AnyMessage, Joined
 from engine.rollout import Field, Layout
 from engine.wire.codec import Codec, WeightsLayout
 from engine.wire.header import Buffer
-from engine.wire.keys import Keyring, seals_of
-from engine.wire.socket_factory import Link
+from engine.wire.keys import Keyring
+from engine.wire.socket_factory import Link, seals_of
 from engine.wire.sockets import Sockets, Wiring
 
 LAYOUT = Layout((Field("reward", "float32"),), 4, 2)
