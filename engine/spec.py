@@ -59,7 +59,8 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
     `pettingzoo:MODULE`, such as `pettingzoo:mpe2.simple_spread_v3`; `module:function`, which makes
     an environment of PettingZoo; or an id of Gymnasium with one space for each agent."""
     num_envs: PositiveInt = 8
-    """Environments per actor (the rollout's batch axis B)."""
+    """Environments per actor (the rollout's batch axis B). `auto`: as many as a short measurement
+    finds worthwhile, among those that suit the batch."""
     num_splits: PositiveInt = 1
     """Groups of these environments that step in turn, each in its own thread while actions are
     chosen for another; 2 is double buffering. For slow environments that release Python's lock."""
@@ -349,7 +350,8 @@ class Experiment(Spec, frozen=True, kw_only=True):
     modules: tuple[str, ...] = ()
     """Python modules to import first; they register your environments, networks and algorithms."""
     actors: Annotated[int, Meta(ge=1, le=MAX_REPLICAS)] = 2
-    """Number of actors over all groups."""
+    """Number of actors over all groups. `auto`: as many as the hosts have cores for beside their
+    learners and as can collect at the same time, at least one on every host."""
     groups: Annotated[int, Meta(ge=1, le=MAX_REPLICAS)] = 1
     """Compute groups: learners, each with its own buffer and actors, merged by a reducer."""
     reduce: ReduceSpec = ReduceSpec()

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from engine.config.automatic import without_automatic
 from engine.config.whole_numbers import kinds_of, with_integers
 from engine.config.yaml_text import KeyPath, parse_text
 from engine.errors import ConfigError
@@ -37,6 +38,7 @@ class Document:
         lines: Line (from 1) of each key, by its path.
         settings: Keys that a `-s` setting has overlaid.
         options: What the user typed instead of `-s`, by key.
+        automatic: Keys of an experiment that are `auto`.
         written: Numbers and booleans as written in the file, by path.
     """
 
@@ -46,6 +48,7 @@ class Document:
     settings: frozenset[KeyPath] = frozenset()
     written: Mapping[KeyPath, str] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
+    automatic: frozenset[KeyPath] = frozenset()
 
     def where(self, path: KeyPath) -> str:
         """`file:line: key.path`, with the line of the nearest key in the file; or `-s key.path`."""
@@ -304,7 +307,8 @@ def load_experiment(
         options: What the user typed for some of them, by key, such as `--policy`.
 
     Returns:
-        The experiment, and the document it came from (to name lines in later errors).
+        The experiment, with the default of each value that is `auto`; and the document it came
+        from, which names these, and lines in later errors.
 
     Raises:
         ConfigError: The file or a setting cannot be used.
@@ -331,11 +335,22 @@ def overlaid_experiment(
     return _experiment_of(apply_settings(Document(source, data, {}), settings), options)
 
 
+def require_numbers(document: Document, why: str) -> None:
+    """Raises ConfigError, with the reason, if a value of an experiment is `auto`."""
+    for path in sorted(document.automatic):
+        raise ConfigError(
+            f"`auto` is chosen when a run starts on its hosts; {why}",
+            where=document.where(path),
+            fix=f"give a number: -s {'.'.join(path)}=N",
+        )
+
+
 def _experiment_of(
     document: Document, options: Mapping[str, str] | None
 ) -> tuple[Experiment, Document]:
-    document = replace(document, options=options or {})
-    experiment = convert(document, Experiment)
+    data, automatic = without_automatic(document.data)
+    document = replace(document, options=options or {}, automatic=automatic)
+    experiment = convert_part(data, Experiment, document)
     try:
         check_experiment(experiment)
     except ConfigError as error:

@@ -74,3 +74,30 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     def of_group(self, group: int) -> GroupWork:
         """The work of this learner."""
         return self.groups[group % len(self.groups)]
+
+
+class ActorSize(msgspec.Struct, frozen=True, kw_only=True):
+    """How many environments an actor could step together.
+
+    Attributes:
+        num_envs: B of a rollout.
+        rollouts_per_batch: From a queue, of all learners together; 0 for replay.
+        env_steps_per_s: What one such actor collected; 0 if that was not measured.
+    """
+
+    num_envs: int
+    rollouts_per_batch: int
+    env_steps_per_s: float = 0.0
+
+
+class MeasuredWork(msgspec.Struct, frozen=True, kw_only=True):
+    """What a short measurement says of the work of a run.
+
+    Attributes:
+        sizes: That suit the experiment, with fewest environments first.
+        learnt_per_s: Env steps that one learner takes in eager mode, in a second; 0 if that was not
+            measured.
+    """
+
+    sizes: tuple[ActorSize, ...]
+    learnt_per_s: float = 0.0

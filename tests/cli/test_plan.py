@@ -207,6 +207,18 @@ def test_a_plan_in_json_lists_the_weights(tmp_path: Path):
     assert "is not in that run" in found["weights"]["kept"].values()
 
 
+def test_what_is_chosen_for_the_hosts_is_shown(tmp_path: Path):
+    settings = ("-s", "actors=auto", "-s", "staleness.max_lag=64")
+    code, tree, errors = plan(tmp_path, *settings)
+    assert code == 0, errors
+    assert "actors=auto: 8 (2 on box1, 3 on box2, 3 on box3), of 12 cores on 3 hosts" in tree
+    assert "actor x 8" in tree
+    words = ["--json", "plan", str(tmp_path / "hosts.yaml"), *settings]
+    found = json.loads(CliRunner().invoke(app, words).stdout)["automatic"]
+    assert (found["actors"], found["num_envs"], found["bound"]) == (8, None, "cores")
+    assert found["cores"] == {"box1": 4, "box2": 4, "box3": 4}
+
+
 def test_each_policy_of_a_team_is_told_apart(tmp_path: Path):
     experiment = tmp_path / "team.yaml"
     experiment.write_text(

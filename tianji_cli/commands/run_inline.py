@@ -187,6 +187,7 @@ def _write_down(
                 zero,
                 resumed,
                 warm_start,
+                plan.automatic,
             )
         except OSError as error:
             raise PreflightError(

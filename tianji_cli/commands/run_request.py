@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.config.config_file import Document, load_experiment, overlaid_experiment
@@ -13,6 +13,7 @@ from engine.errors import ConfigError, TianJiError
 from engine.search_path import user_directories
 from engine.spec import Experiment
 from engine.trace.warm_start import TakenWeights
+from tianji_cli.commands.sizing import ACTORS, Sized, kept, sized
 from tianji_cli.config.inventory import Inventory
 from tianji_cli.config.lookup import find_file, shipped
 from tianji_cli.output import Output
@@ -122,14 +123,14 @@ def load(request: UpRequest, output: Output | None = None) -> Loaded:
     if resume_point is not None:
         resume_point = resume_point.with_replays(experiment)
     directories = _module_directories(document)
+    is_stated = "actors" in document.data
     try:
-        is_stated = "actors" in document.data
+        apart = num_apart(experiment, directories)
+        found = _sized(experiment, inventory, document, resume_point, directories, apart)
         plan = make_plan(
-            experiment,
-            inventory,
-            has_actors_stated=is_stated,
-            num_apart=num_apart(experiment, directories),
+            found.experiment, found.inventory, has_actors_stated=is_stated, num_apart=apart
         )
+        plan = replace(plan, automatic=found.automatic)
     except ConfigError as error:
         raise locate(error, document, resume_point) from error
     try:
@@ -144,7 +145,8 @@ def load(request: UpRequest, output: Output | None = None) -> Loaded:
             fix="leave it out, or use another policy",
         )
     source = _weights_source(request, experiment, document, consent)
-    notes = notes_of(plan, experiment.actors if is_stated else None)
+    is_number = is_stated and ACTORS not in document.automatic
+    notes = notes_of(plan, experiment.actors if is_number else None)
     if experiment.init_from is not None and source is None:
         notes.append("init_from is not used: the run goes on with the weights of its checkpoint")
     return Loaded(
@@ -156,6 +158,22 @@ def load(request: UpRequest, output: Output | None = None) -> Loaded:
         tools=_tools(request),
         notes=tuple(notes),
     )
+
+
+def _sized(
+    experiment: Experiment,
+    inventory: Inventory,
+    document: Document,
+    resume_point: ResumePoint | None,
+    directories: Sequence[str],
+    apart: int,
+) -> Sized:
+    """Chooses what is `auto`; a resumed run keeps what was chosen, unless a setting asks anew."""
+    keys = document.automatic
+    if resume_point is not None:
+        held = keys - document.settings
+        experiment, keys = kept(experiment, resume_point.experiment, held), keys - held
+    return sized(experiment, inventory, keys, directories=directories, num_apart=apart)
 
 
 def check_files(request: UpRequest, output: Output | None = None) -> Experiment:

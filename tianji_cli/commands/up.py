@@ -23,6 +23,7 @@ from tianji_cli.commands.run_request import (
 )
 from tianji_cli.interrupts import Interrupts
 from tianji_cli.output import Output
+from tianji_cli.planning.chosen import words_of
 from tianji_cli.planning.plan import Plan
 from tianji_cli.provisioning.provision import Phase
 from tianji_cli.provisioning.reaching import Reach
@@ -254,6 +255,9 @@ def _run_processes(
 
 def _say_begin(loaded: Loaded, run_id: str, output: Output) -> None:
     output.say(f"run {run_id} · {_headline(loaded.plan)}")
+    if (chosen := loaded.plan.automatic) is not None:
+        for line in words_of(chosen, loaded.plan.inventory):
+            output.say(line)
     if loaded.resume_point is None:
         return
     for line in loaded.resume_point.words():

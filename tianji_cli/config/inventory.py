@@ -54,6 +54,7 @@ class Host(Spec, frozen=True, kw_only=True):
         job: The Slurm job whose node it is, once that is known.
         ports: Half-open range of TCP ports, or None for Unix sockets.
         roles: How many of each role; None if the placement decides.
+        actors: How many `actors: auto` has chosen for it; 0 in any other run.
         groups: Those of the file that it is in.
     """
 
@@ -76,6 +77,7 @@ class Host(Spec, frozen=True, kw_only=True):
     cores: int | None = None
     pin: bool = True
     roles: dict[str, int] | None = None
+    actors: int = 0
     groups: tuple[str, ...] = ()
 
     def matches(self, pattern: str) -> bool:

@@ -1,12 +1,12 @@
 """Places processes on hosts.
 
-`roles` of the inventory are followed. For the rest: learner, buffer, evaluator and coordinator are
-on the host with most GPUs (the first host if none has any), actors in turn on the other hosts, or
-on all hosts if there is only one or if the others are assigned by name. Environments that are
-stepped in processes of their own are spread like actors. Several compute groups are placed on hosts
-in turn; their reducer is beside the coordinator. With more hosts than groups, each group has
-several hosts, and its actors are on those without its learner. If the inventory states `cores`,
-actors and groups are placed in proportion to them.
+`roles` of the inventory are followed, then what `actors: auto` has chosen. For the rest: learner,
+buffer, evaluator and coordinator are on the host with most GPUs (the first host if none has any),
+actors in turn on the other hosts, or on all hosts if there is only one or if the others are
+assigned by name. Environments that are stepped in processes of their own are spread like actors.
+Several compute groups are placed on hosts in turn; their reducer is beside the coordinator. With
+more hosts than groups, each group has several hosts, and its actors are on those without its
+learner. If the inventory states `cores`, actors and groups are placed in proportion to them.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def place(processes: Sequence[Process], inventory: Inventory) -> list[Placement]
         ConfigError: The inventory names more of a role than the run has, or fewer.
     """
     hosts = inventory.hosts
-    head = max(hosts, key=lambda host: len(host.gpus or ()))
+    head = head_of(hosts)
     if _has_groups(processes) and all(host.roles is None for host in hosts):
         return _place_groups(processes, hosts, head)
     kinds: dict[str, list[Process]] = {kind: [] for kind in _RANK}
@@ -86,6 +86,11 @@ def place(processes: Sequence[Process], inventory: Inventory) -> list[Placement]
         Placement(COORDINATOR, coordinator_host, (COORDINATOR,)),
         *sorted(placements, key=lambda item: order[item.process]),
     ]
+
+
+def head_of(hosts: Sequence[Host]) -> Host:
+    """The host with the learner, unless the inventory says otherwise."""
+    return max(hosts, key=lambda host: len(host.gpus or ()))
 
 
 def crowded(placements: Sequence[Placement], cores: Mapping[str, int]) -> list[str]:
@@ -122,7 +127,7 @@ def _place_groups(
 ) -> list[Placement]:
     """Places groups on hosts in turn; processes for several groups go to the first."""
     num_groups = 1 + max(process.group or 0 for process in processes)
-    of_groups = _hosts_of_groups(num_groups, hosts)
+    of_groups = hosts_of_groups(num_groups, hosts)
     actors = Counter(p.group for p in processes if _kind_of(p) == "actor")
     waiting = {
         group: iter(dealt(count, of_groups[group][1:] or of_groups[group]))
@@ -141,7 +146,7 @@ def _place_groups(
     return placements
 
 
-def _hosts_of_groups(num_groups: int, hosts: Sequence[Host]) -> list[list[Host]]:
+def hosts_of_groups(num_groups: int, hosts: Sequence[Host]) -> list[list[Host]]:
     """For each group its hosts; the first, with GPUs if possible, has its learner."""
     if len(hosts) <= num_groups:
         by_name = {host.name: host for host in hosts}
@@ -170,7 +175,7 @@ def actors_for_all(
     if not _has_groups(processes):
         return len(hosts) - 1
     num_groups = 1 + max(process.group or 0 for process in processes)
-    return num_groups * max(len(of_one) - 1 for of_one in _hosts_of_groups(num_groups, hosts))
+    return num_groups * max(len(of_one) - 1 for of_one in hosts_of_groups(num_groups, hosts))
 
 
 def _kind_of(process: Process) -> str:
@@ -193,6 +198,9 @@ def _hosts_for(kind: str, count: int, hosts: Sequence[Host], head: Host, source:
         )
     if named:
         return named
+    chosen = [host.name for host in hosts for _ in range(host.actors)]
+    if kind == "actor" and len(chosen) == count:
+        return chosen
     free = [host for host in hosts if host.roles is None]
     if kind not in _DEALT:
         if head.roles is not None and free:

@@ -16,6 +16,7 @@ from engine.spec import Experiment
 from engine.trace.warm_start import WarmStart
 from engine.wording import plural
 from tianji_cli.config.inventory import Host, Inventory
+from tianji_cli.planning.chosen import Automatic
 from tianji_cli.planning.placement import Placement, actors_for_all, place, with_named_actors
 
 MAX_NAMES = 4
@@ -29,12 +30,14 @@ class Plan:
     Attributes:
         experiment, inventory, graph: Its inputs.
         placements: All processes, the coordinator first; the only one if inline.
+        automatic: What of the experiment was chosen for these hosts, if anything was.
     """
 
     experiment: Experiment
     inventory: Inventory
     graph: DataflowGraph
     placements: tuple[Placement, ...]
+    automatic: Automatic | None = None
 
     @property
     def servers(self) -> list[str]:

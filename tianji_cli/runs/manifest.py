@@ -16,6 +16,7 @@ from engine.trace.records import SCHEMA_VERSION
 from engine.trace.warm_start import WarmStart
 from tianji_cli.config.inventory import Inventory
 from tianji_cli.git_state import GitState, git_state
+from tianji_cli.planning.chosen import Automatic
 from tianji_cli.planning.resources import ProcessResources
 from tianji_cli.storage.clock_sync import ClockOffset
 from tianji_cli.storage.json_files import write_json
@@ -45,6 +46,7 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
     clock_errors_s: dict[str, float]
     resumed_from: Resumed | None = None
     init_from: WarmStart | None = None
+    automatic: Automatic | None = None
 
 
 def write_manifest(
@@ -56,6 +58,7 @@ def write_manifest(
     offsets: Mapping[str, ClockOffset],
     resumed: Resumed | None = None,
     warm_start: WarmStart | None = None,
+    automatic: Automatic | None = None,
 ) -> RunManifest:
     """Writes the manifest of a run that is about to start.
 
@@ -66,6 +69,7 @@ def write_manifest(
         offsets: Their monotonic clocks minus that of the coordinator's host.
         resumed: What the run resumes, if it resumes one.
         warm_start: The weights of a former run that it starts with, if it does.
+        automatic: What of the experiment was chosen, if anything was.
     """
     manifest = RunManifest(
         run_id=paths.run_id,
@@ -82,6 +86,7 @@ def write_manifest(
         clock_errors_s={host: item.error_ns * 1e-9 for host, item in offsets.items()},
         resumed_from=resumed,
         init_from=warm_start,
+        automatic=automatic,
     )
     data = write_json(paths.manifest, manifest, PRIVATE_MODE)
     note_own(checksum_of(data, only=DECIDING))

@@ -268,6 +268,7 @@ class RunSession:
                     offsets,
                     self._resumed,
                     self._warm_start,
+                    plan.automatic,
                 )
                 write_deployment(paths.root, self._deployment(ready_hosts))
             except OSError as error:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from engine.config.config_file import Document, convert, load_experiment
+from engine.config.config_file import Document, convert, load_experiment, require_numbers
 from engine.errors import ConfigError
 from engine.spec import Experiment, PositiveFloat, PositiveInt, Scalar, Spec
 from tianji_cli.bench.kinds import read_suite
@@ -203,7 +203,8 @@ def _check_searched(study: Study, search: Search, name: str, document: Document)
 def check_experiment_of(name: str, settings: Sequence[str], where: str) -> Experiment:
     """The experiment of a task; an error names `where` the task is."""
     try:
-        experiment, _ = load_experiment(find_file("experiments", name), settings)
+        experiment, read = load_experiment(find_file("experiments", name), settings)
+        require_numbers(read, "runs of a study differ only in what it varies")
     except ConfigError as error:
         text = f"{error.where}: {error.what}" if error.where else error.what
         raise ConfigError(text, where=where, fix=error.fix) from error

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from engine.config.config_file import Document, load_experiment, suggest
+from engine.config.config_file import Document, load_experiment, require_numbers, suggest
 from engine.errors import ConfigError
 from engine.spec import Experiment, Spec
 from tianji_cli.bench.tasks.work import (
@@ -61,7 +61,8 @@ def with_experiments(document: Document) -> Document:
 def _filled(task: Mapping[str, Any], document: Document, name: str) -> dict[str, Any]:
     where = document.where(("tasks", name, "experiment"))
     try:
-        experiment, _ = load_experiment(find_file("experiments", str(task["experiment"])))
+        experiment, read = load_experiment(find_file("experiments", str(task["experiment"])))
+        require_numbers(read, "a benchmark compares equal work")
         base = _task_of(experiment)
     except ConfigError as error:
         text = f"{error.where}: {error.what}" if error.where else error.what

@@ -19,6 +19,7 @@ from engine.wording import plural
 from tianji_cli.commands.run_request import Loaded, UpRequest, load, locate
 from tianji_cli.config.inventory import Host
 from tianji_cli.output import Output
+from tianji_cli.planning.chosen import Automatic, words_of
 from tianji_cli.planning.devices import planned_device
 from tianji_cli.planning.joint import words_of_joint
 from tianji_cli.planning.placement import Placement, crowded
@@ -71,6 +72,8 @@ class PlanDocument(msgspec.Struct, frozen=True, kw_only=True):
     """How learners that make every update together meet, as text."""
     init_from: PlannedWeights | None = None
     """`null` if the run starts with initial weights, or with those of a checkpoint it resumes."""
+    automatic: Automatic | None = None
+    """What was chosen for these hosts; `null` if nothing was left to `auto`."""
 
 
 def plan_command(request: UpRequest, svg: Path | None, output: Output) -> None:
@@ -168,6 +171,7 @@ def _document(
         network=outline,
         joint_learners=tuple(words_of_joint(plan)),
         init_from=_planned_weights(source, taken) if source else None,
+        automatic=plan.automatic,
     )
 
 
@@ -229,6 +233,10 @@ def _tree(
     heading = f"{experiment.name}: {experiment.algorithm_name} on {experiment.env.id}"
     tree = Tree(Text(heading, style="bold"))
     tree.add(Text.assemble("policy ", (policy.name, "bold"), f": {policy.summary}"))
+    if plan.automatic is not None:
+        branch = tree.add("chosen for these hosts")
+        for words in words_of(plan.automatic, plan.inventory):
+            branch.add(Text(words))
     if outline is not None:
         _add_outline(tree, outline)
     if source is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from rich.text import Text
 
-from engine.config.config_file import overlaid_experiment
+from engine.config.config_file import overlaid_experiment, require_numbers
 from engine.errors import ConfigError, PreflightError
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import is_policy_file, read_policy
@@ -89,9 +89,10 @@ def simulate_command(request: SimulateRequest, output: Output) -> None:
     paths = resolve_run(request.up.results, request.run)
     base = _experiment_of(paths, Consent(output, request.up.trusts))
     source = f"run {paths.run_id}"
-    experiment, _ = overlaid_experiment(
+    experiment, read = overlaid_experiment(
         base, source, request.up.all_settings, request.up.setting_options
     )
+    require_numbers(read, "a simulated run has none")
     check_costs_hold(base, experiment)
     if num_apart(experiment, user_directories()) > 1:
         raise ConfigError(
