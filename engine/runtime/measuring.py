@@ -32,6 +32,7 @@ from engine.roles.commands import (
 from engine.roles.events import RolloutAbandoned, RolloutCollected, WeightsExported
 from engine.rollout import Rollout, Samples, SamplesInfo
 from engine.spec import Experiment
+from engine.wording import plural
 
 MOST_ENVS = 256
 """Of one actor: beyond, no step that is paid once is left to be shared."""
@@ -114,9 +115,10 @@ def numbers_of_envs(samples: SampleRequest, experiment: Experiment, cut: Cut) ->
         else:
             found.append(number)
     if not found:
+        steps = plural(samples.rollout_steps, "step")
         raise refusal or ConfigError(
-            f"{samples.batch_steps} is not a multiple of the {samples.rollout_steps} steps of a"
-            " rollout, so no number of environments suits it",
+            f"{samples.batch_steps} is not a multiple of the {steps} of an environment's rollout,"
+            " so no number of environments suits it",
             where="algorithm.batch_steps",
         )
     return found
