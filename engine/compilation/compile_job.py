@@ -30,7 +30,11 @@ from engine.spec import Experiment
 LIMIT_S = 900.0
 """A compiler that takes longer is ended."""
 END_S = 2.0
-NAMES: dict[Kind, str] = {"steps": "optimiser steps", "act": "acting"}
+NAMES: dict[Kind, str] = {
+    "steps": "optimiser steps",
+    "act": "acting",
+    "collect": "acting and environments",
+}
 _COMPILERS = ("g++", "clang++", "c++")
 
 

@@ -33,7 +33,7 @@ from engine.compilation.host_code import SCAN, compile_object, found_by_linkers
 from engine.compilation.library import Kind, num_threads_of, put_library
 from engine.compilation.product_kernel import NAME, ProductKernel
 from engine.compilation.products import replace_products
-from engine.compilation.tracing import TRACE
+from engine.compilation.traces import TRACE
 from engine.host.end_signals import END_SIGNAL
 from engine.host.process import name_process
 from engine.search_path import look_in

@@ -29,12 +29,14 @@ from engine.spaces.leaves import identity_of
 
 MAKERS = (
     *("policy_inference", "compiled", "compiler", "staging", "tracing", "host_code"),
+    *("collecting", "scanning", "traces"),
     *("products", "product_kernel", "product_lowering"),
 )
 """Modules beside this one that determine what a library computes and how it is called."""
 
-Kind: TypeAlias = Literal["steps", "act"]
-"""The kind of compiled function: a learner's optimiser step, or an actor's choice of actions."""
+Kind: TypeAlias = Literal["steps", "act", "collect"]
+"""The kind of compiled function: a learner's optimiser step, an actor's choice of actions, or with
+environments of tensors both this and their step."""
 
 
 class TensorSignature(msgspec.Struct, frozen=True):
@@ -178,6 +180,7 @@ def library_path(blueprint: Blueprint, kind: Kind) -> Path:
             blueprint.layout.digest,
             blueprint.rollouts_per_batch if kind == "steps" else experiment.env.num_splits,
             num_threads_of(blueprint, kind),
+            experiment.env if kind == "collect" else None,
             blueprint.weights.digest,
             blueprint.spaces.team and blueprint.spaces.team.identity,
             str(torch.__version__),
@@ -186,7 +189,7 @@ def library_path(blueprint: Blueprint, kind: Kind) -> Path:
         )
     )
     digest = hashlib.blake2b(described, digest_size=16)
-    for path in sorted(sources_of(blueprint)):
+    for path in sorted(sources_of(blueprint, kind)):
         digest.update(path.read_bytes())
     return cache_directory() / f"{kind}-{digest.hexdigest()}.so"
 
@@ -196,11 +199,13 @@ def num_threads_of(blueprint: Blueprint, kind: Kind) -> int:
     return blueprint.experiment.learner.threads if kind == "steps" else 1
 
 
-def sources_of(blueprint: Blueprint) -> Iterable[Path]:
+def sources_of(blueprint: Blueprint, kind: Kind) -> Iterable[Path]:
     """Source files that determine what is computed."""
     engine = Path(inspect.getfile(gradient)).parents[1]
     for folder in ("algorithms", "layers", "spaces"):
         yield from (engine / folder).rglob("*.py")
+    if kind == "collect":
+        yield from (engine / "envs").rglob("*.py")
     yield from (Path(__file__).with_name(f"{name}.py") for name in MAKERS)
     for written in ("*.cpp", "*.h"):
         yield from sorted(Path(__file__).parent.glob(written))

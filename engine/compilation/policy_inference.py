@@ -89,9 +89,7 @@ class PolicyInference:
             RunFailedError: `act` does not return what the fields of a rollout declare.
         """
         rows = self._lay_out(tensors, columns)
-        if not self._is_checked:
-            self._check(rows[0][0])
-            self._is_checked = True
+        self.check_once(rows[0][0])
         library = self._library
         fits = library and library.signature == act_signature(self.weights, rows[0][0])
         self._fitting = library if fits else None
@@ -99,14 +97,33 @@ class PolicyInference:
 
     def _lay_out(self, tensors: Mapping[str, Tensor], columns: Sequence[slice]) -> list[list[Row]]:
         """See `rows`."""
-        noise = self._algorithm.noise(self._generator, len(tensors[self.names[0]]), self._env_slice)
-        inputs = [tensors[name] for name in self.inputs]
-        outputs = [tensors[name][1:] if name == STATE else tensors[name] for name in self.names]
-        fields = [*inputs, noise, *outputs]
+        fields = self.fields(tensors)
         return [
-            list(zip(*(field[:, part].unbind() for field in fields), strict=False))
+            list(zip(*(field[:, part].unbind() for field in fields), strict=True))
             for part in columns
         ]
+
+    def fields(self, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+        """What the tensors of a row are rows of, each [T, B, ...], with new noise.
+
+        Args:
+            tensors: See `rows`.
+        """
+        num_steps = len(tensors[self.names[0]])
+        noise = self._algorithm.noise(self._generator, num_steps, self._env_slice)
+        inputs = [tensors[name][:num_steps] for name in self.inputs]
+        outputs = [tensors[name][1:] if name == STATE else tensors[name] for name in self.names]
+        return [*inputs, noise, *outputs]
+
+    def check_once(self, row: Row) -> None:
+        """Checks at its first call what `act` returns.
+
+        Raises:
+            RunFailedError: It is not what the fields of a rollout declare.
+        """
+        if not self._is_checked:
+            self._check(row)
+            self._is_checked = True
 
     def _check(self, row: Row) -> None:
         """Checks shapes, since copying into a row would silently broadcast a wrong one."""

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import get_args
 
 import msgspec
 
 from engine.blueprint import make_blueprint
 from engine.compilation.compile_job import NAMES, CompileJob
-from engine.compilation.library import Kind
+from engine.compilation.traces import kinds_of
+from engine.graph.dataflow import build_graph
+from engine.graph.policy import read_policy
 from engine.spec import Experiment
 
 
@@ -27,9 +28,10 @@ def precompile(experiment: Experiment) -> list[str]:
     Returns:
         The outcome of each function, one line each.
     """
-    blueprint = make_blueprint(experiment, rehearses=True)
+    cut = build_graph(read_policy(experiment.policy), experiment).cut
+    blueprint = make_blueprint(experiment, cut if cut.is_on_device else None, rehearses=True)
     outcomes = []
-    for kind in get_args(Kind):
+    for kind in kinds_of(blueprint.cut):
         job = CompileJob(blueprint, kind)
         try:
             job.wait()

@@ -1,8 +1,8 @@
-"""The functions to compile, as graphs: recorded from the algorithm and traced with fixed shapes."""
+"""Functions to compile, as graphs: recorded from the algorithm and traced with fixed shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -22,7 +22,7 @@ from engine.algorithms.gradient import (
 )
 from engine.blueprint import Blueprint
 from engine.compilation.compiled import METRICS, act_signature, step_arguments, steps_signature
-from engine.compilation.library import Kind, Signature, describe
+from engine.compilation.library import Signature, describe
 from engine.compilation.policy_inference import (
     PolicyInference,
     Rounding,
@@ -67,7 +67,7 @@ def trace_steps(blueprint: Blueprint) -> Traced:
     arguments += [recorder.metrics, torch.zeros(())]
     signature = steps_signature(state, recorder.samples, recorder.order)
     signature |= describe({METRICS: recorder.metrics})
-    return _trace(_StepFunction(state, recorder), arguments, signature)
+    return trace(_StepFunction(state, recorder), arguments, signature)
 
 
 def trace_act(blueprint: Blueprint) -> Traced:
@@ -86,13 +86,10 @@ def trace_act(blueprint: Blueprint) -> Traced:
             tensors[name].fill_(True)
     row = acting.rows(tensors, blueprint.env.columns)[0][0]
     function = _ActFunction(blueprint.algorithm, acting)
-    return _trace(function, [*acting.weights, *row], act_signature(acting.weights, row))
+    return trace(function, [*acting.weights, *row], act_signature(acting.weights, row))
 
 
-TRACE: Mapping[Kind, Callable[[Blueprint], Traced]] = {"steps": trace_steps, "act": trace_act}
-
-
-def _trace(
+def trace(
     function: Callable[..., tuple[Tensor, ...]], arguments: list[Tensor], signature: Signature
 ) -> Traced:
     """Raises RuntimeError or AssertionError (as PyTorch does) if it reads other tensors."""
@@ -166,7 +163,7 @@ class _ActFunction:
     """Acting with flat arguments, in place on the last ones."""
 
     def __init__(self, algorithm: Algorithm, acting: PolicyInference) -> None:
-        self._bound = _BoundAct(algorithm)
+        self._bound = BoundAct(algorithm)
         self._rounding = Rounding(self._bound)
         self._inputs, self._names = acting.inputs, acting.names
 
@@ -181,7 +178,7 @@ class _ActFunction:
         return ()
 
 
-class _BoundAct(nn.Module):
+class BoundAct(nn.Module):
     """`act` as a module, so that its parameters can be exchanged."""
 
     def __init__(self, algorithm: Algorithm) -> None:

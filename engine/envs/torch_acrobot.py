@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.envs.torch_batch import Moved, TorchBatch
+from engine.envs.torch_batch import Moved, TorchBatch, centred
 
 GRAVITY, LINK_MASS, LINK_LENGTH, LINK_CENTRE, LINK_MOMENT = 9.8, 1.0, 1.0, 0.5, 1.0
 """Of both links."""
@@ -36,15 +36,15 @@ class TorchAcrobot(TorchBatch):
     """
 
     def __init__(self, num_envs: int, device: torch.device) -> None:
-        super().__init__(num_envs, 4, torch.float64, device, MAX_EPISODE_STEPS)
+        super().__init__(num_envs, 4, torch.float64, device, MAX_EPISODE_STEPS, 4)
         high = np.array([1.0, 1.0, 1.0, 1.0, MAX_SPEED_1, MAX_SPEED_2], dtype=np.float32)
         self.single_observation_space = gymnasium.spaces.Box(-high, high, dtype=np.float32)
         self.single_action_space = gymnasium.spaces.Discrete(3)
 
-    def _begin(self) -> Tensor:
-        return self._uniform(RESET_RANGE)
+    def _begin(self, drawn: Tensor) -> Tensor:
+        return centred(drawn, RESET_RANGE)
 
-    def _move(self, action: Tensor) -> Moved:
+    def _move(self, action: Tensor, drawn: Tensor) -> Moved:
         moved = move(self.state, action)
         theta_1, theta_2 = moved[:, 0], moved[:, 1]
         has_reached = -theta_1.cos() - (theta_2 + theta_1).cos() > HEIGHT_TO_REACH

@@ -16,7 +16,7 @@ Moved: TypeAlias = tuple[Tensor, Tensor, Tensor]
 class TorchBatch(ABC):
     """Copies of an environment that step together and restart in next-step mode.
 
-    No value is read from the device, so there is no synchronization.
+    No value is read from the device, so there is no synchronization. It is a `DrawnEnvironment`.
 
     Args:
         num_envs: B.
@@ -24,6 +24,7 @@ class TorchBatch(ABC):
         dtype: Of states.
         device: Where all tensors live.
         max_episode_steps: Longer episodes are truncated.
+        num_drawn: D, random numbers of one step.
 
     Attributes:
         state: [B, N].
@@ -39,7 +40,10 @@ class TorchBatch(ABC):
         dtype: torch.dtype,
         device: torch.device,
         max_episode_steps: int,
+        num_drawn: int,
     ) -> None:
+        self._num_drawn = num_drawn
+        self._of_draws = dtype if dtype.is_floating_point else torch.float32
         self._max_episode_steps = max_episode_steps
         self._generator = torch.Generator(device=device)
         self.state = torch.zeros((num_envs, num_values), dtype=dtype, device=device)
@@ -47,12 +51,12 @@ class TorchBatch(ABC):
         self._has_ended = torch.zeros(num_envs, dtype=torch.bool, device=device)
 
     @abstractmethod
-    def _begin(self) -> Tensor:
-        """Initial states of episodes, [B, N]."""
+    def _begin(self, drawn: Tensor) -> Tensor:
+        """Initial states of episodes, [B, N], from a row of `draw`."""
 
     @abstractmethod
-    def _move(self, action: Tensor) -> Moved:
-        """One step from `state`, with actions [B, ...]."""
+    def _move(self, action: Tensor, drawn: Tensor) -> Moved:
+        """One step from `state`, with actions [B, ...], and a row of `draw`."""
 
     @abstractmethod
     def _observe(self) -> Tensor:
@@ -62,16 +66,27 @@ class TorchBatch(ABC):
         """See `TorchEnvironment`."""
         self._generator.manual_seed(seed)
         self.state = torch.zeros_like(self.state)
-        self.state = self._begin()
+        self.state = self._begin(self.draw(1)[0])
         self._age = torch.zeros_like(self._age)
         self._has_ended = torch.zeros_like(self._has_ended)
         return self._observe()
 
+    def draw(self, num_steps: int) -> Tensor:
+        """Uniform in [0, 1), [T, B, D]; see `DrawnEnvironment`."""
+        shape = (num_steps, len(self.state), self._num_drawn)
+        return torch.rand(
+            shape, dtype=self._of_draws, device=self.state.device, generator=self._generator
+        )
+
     def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `TorchEnvironment`; copies whose episode has ended reset."""
+        return self.step_with(action, self.draw(1)[0])
+
+    def step_with(self, action: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See `DrawnEnvironment`."""
         resets = self._has_ended
-        moved, reward, has_terminated = self._move(action)
-        self.state = torch.where(resets.unsqueeze(-1), self._begin(), moved)
+        moved, reward, has_terminated = self._move(action, drawn)
+        self.state = torch.where(resets.unsqueeze(-1), self._begin(drawn), moved)
         self._age = torch.where(resets, 0, self._age + 1)
         goes_on = ~resets
         terminated = has_terminated & goes_on
@@ -79,12 +94,7 @@ class TorchBatch(ABC):
         self._has_ended = terminated | truncated
         return self._observe(), (reward * goes_on).to(torch.float32), terminated, truncated
 
-    def _uniform(self, high: float | Tensor) -> Tensor:
-        """Uniform in [-high, high), with shape and dtype of `state`."""
-        drawn = torch.rand(
-            self.state.shape,
-            dtype=self.state.dtype,
-            device=self.state.device,
-            generator=self._generator,
-        )
-        return (2 * drawn - 1) * high
+
+def centred(drawn: Tensor, high: float | Tensor) -> Tensor:
+    """What is uniform in [0, 1), in [-high, high)."""
+    return (2 * drawn - 1) * high

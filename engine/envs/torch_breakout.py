@@ -49,7 +49,7 @@ class TorchBreakout(TorchBatch):
         sticky_action_prob: float = 0.1,
         difficulty_ramping: bool = True,
     ) -> None:
-        super().__init__(num_envs, BRICKS + CELLS, torch.int64, device, MAX_EPISODE_STEPS)
+        super().__init__(num_envs, BRICKS + CELLS, torch.int64, device, MAX_EPISODE_STEPS, 2)
         actions = MINIMAL_ACTIONS if minimal_actions else tuple(range(6))
         space = gymnasium.spaces.Box(0, 1, (SIZE, SIZE, 4), np.bool_)  # type: ignore[arg-type]
         self.single_observation_space = space
@@ -60,19 +60,17 @@ class TorchBreakout(TorchBatch):
         self._wall = torch.zeros(CELLS, dtype=torch.int64, device=device)
         self._wall[BRICK_ROWS] = 1
 
-    def _starts_right(self) -> Tensor:
-        """On which side the ball starts, bool [B]."""
-        drawn = torch.rand(len(self.state), device=self.state.device, generator=self._generator)
-        return drawn < 0.5
-
-    def _sticks(self) -> Tensor:
+    def _sticks(self, drawn: Tensor) -> Tensor:
         """Whether the last action is repeated, bool [B]."""
-        drawn = torch.rand(len(self.state), device=self.state.device, generator=self._generator)
-        return drawn < self._sticky_action_prob
+        return drawn[:, 0] < self._sticky_action_prob
 
-    def _begin(self) -> Tensor:
+    def _starts_right(self, drawn: Tensor) -> Tensor:
+        """On which side the ball starts, bool [B]."""
+        return drawn[:, 1] < 0.5
+
+    def _begin(self, drawn: Tensor) -> Tensor:
         """The last action is kept across episodes, as in `minatar`."""
-        starts_right = self._starts_right()
+        starts_right = self._starts_right(drawn)
         row = torch.full_like(self._age, START_ROW)
         column = torch.where(starts_right, SIZE - 1, 0)
         direction = torch.where(starts_right, 3, 2)
@@ -83,12 +81,12 @@ class TorchBreakout(TorchBatch):
         wall = self._wall.expand(len(row), CELLS)
         return torch.cat((torch.stack(values, dim=-1), wall), dim=-1)
 
-    def _move(self, action: Tensor) -> Moved:
+    def _move(self, action: Tensor, drawn: Tensor) -> Moved:
         ball_y, ball_x, direction, paddle, strikes, _, _, last_action = self.state[
             :, :BRICKS
         ].unbind(-1)
         bricks = self.state[:, BRICKS:]
-        chosen = torch.where(self._sticks(), last_action, self._actions[action])
+        chosen = torch.where(self._sticks(drawn), last_action, self._actions[action])
         paddle = (paddle - (chosen == LEFT).long() + (chosen == RIGHT).long()).clamp(0, SIZE - 1)
         x = ball_x + torch.where((direction == 1) | (direction == 2), 1, -1)
         y = ball_y + torch.where(direction >= 2, 1, -1)

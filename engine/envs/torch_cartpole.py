@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.envs.torch_batch import Moved, TorchBatch
+from engine.envs.torch_batch import Moved, TorchBatch, centred
 
 GRAVITY, CART_MASS, POLE_MASS, HALF_POLE_LENGTH, FORCE = 9.8, 1.0, 0.1, 0.5, 10.0
 TOTAL_MASS = CART_MASS + POLE_MASS
@@ -39,17 +39,17 @@ class TorchCartPole(TorchBatch):
     def __init__(
         self, num_envs: int, device: torch.device, sutton_barto_reward: bool = False
     ) -> None:
-        super().__init__(num_envs, 4, torch.float64, device, MAX_EPISODE_STEPS)
+        super().__init__(num_envs, 4, torch.float64, device, MAX_EPISODE_STEPS, 4)
         limits = [MAX_POSITION * 2, np.inf, MAX_ANGLE * 2, np.inf]
         high = np.array(limits, dtype=np.float32)
         self.single_observation_space = gymnasium.spaces.Box(-high, high, dtype=np.float32)
         self.single_action_space = gymnasium.spaces.Discrete(2)
         self._sutton_barto_reward = sutton_barto_reward
 
-    def _begin(self) -> Tensor:
-        return self._uniform(RESET_RANGE)
+    def _begin(self, drawn: Tensor) -> Tensor:
+        return centred(drawn, RESET_RANGE)
 
-    def _move(self, action: Tensor) -> Moved:
+    def _move(self, action: Tensor, drawn: Tensor) -> Moved:
         moved = move(self.state, action)
         has_failed = (moved[:, 0].abs() > MAX_POSITION) | (moved[:, 2].abs() > MAX_ANGLE)
         if self._sutton_barto_reward:

@@ -8,7 +8,7 @@ step of that copy only resets, whatever the action; its reward is not counted.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import gymnasium
 import torch
@@ -52,6 +52,24 @@ class TorchEnvironment(Protocol):
     def step(self, action: Structure) -> TorchStep:
         """Steps every copy once. An action is a tensor [B, ...] with the action space's shape and
         dtype; for a Dict or Tuple a dict or tuple of them."""
+        ...
+
+
+@runtime_checkable
+class DrawnEnvironment(TorchEnvironment, Protocol):
+    """One whose randomness is drawn before, so that a whole rollout can be compiled.
+
+    All else that differs between two steps is in tensors that it, or an object in it, holds as an
+    attribute; they keep shapes and dtypes, and none is a view of another.
+    """
+
+    def draw(self, num_steps: int) -> Tensor:
+        """The randomness of so many steps, [T, B, ...], in floats; without any, [T, B, 0]. Drawn
+        for one step after the other it is the same."""
+        ...
+
+    def step_with(self, action: Structure, drawn: Tensor) -> TorchStep:
+        """`step` with one row of `draw`; reads no other randomness, and no value of a tensor."""
         ...
 
 
@@ -186,7 +204,32 @@ class TorchActions:
     def reset(self, seed: int) -> Tensor:
         return self._env.reset(seed)
 
+    @property
+    def inner(self) -> TorchEnvironment:
+        """The environment that takes actions as it declares them."""
+        return self._env
+
     def step(self, action: Tensor) -> TorchStep:
-        if self._squash is not None:
-            action = self._squash(action)
-        return self._env.step(self._convert(action))
+        return self._env.step(self._converted(action))
+
+    def draw(self, num_steps: int) -> Tensor:
+        """See `drawn_environment`."""
+        assert isinstance(self._env, DrawnEnvironment)
+        return self._env.draw(num_steps)
+
+    def step_with(self, action: Tensor, drawn: Tensor) -> TorchStep:
+        """See `drawn_environment`."""
+        assert isinstance(self._env, DrawnEnvironment)
+        return self._env.step_with(self._converted(action), drawn)
+
+    def _converted(self, action: Tensor) -> Structure:
+        return self._convert(action if self._squash is None else self._squash(action))
+
+
+def drawn_environment(env: TorchEnvironment) -> DrawnEnvironment | None:
+    """The same environment, if its randomness can be drawn before its steps."""
+    innermost = env.inner if isinstance(env, TorchActions) else env
+    if not isinstance(innermost, DrawnEnvironment):
+        return None
+    assert isinstance(env, DrawnEnvironment)
+    return env

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.envs.torch_batch import Moved, TorchBatch
+from engine.envs.torch_batch import Moved, TorchBatch, centred
 
 MASS, LENGTH = 1.0, 1.0
 STEP_S = 0.05
@@ -34,7 +34,7 @@ class TorchPendulum(TorchBatch):
     """
 
     def __init__(self, num_envs: int, device: torch.device, g: float = 10.0) -> None:
-        super().__init__(num_envs, 2, torch.float64, device, MAX_EPISODE_STEPS)
+        super().__init__(num_envs, 2, torch.float64, device, MAX_EPISODE_STEPS, 2)
         high = np.array([1.0, 1.0, MAX_SPEED], dtype=np.float32)
         self.single_observation_space = gymnasium.spaces.Box(-high, high, dtype=np.float32)
         self.single_action_space = gymnasium.spaces.Box(
@@ -46,10 +46,10 @@ class TorchPendulum(TorchBatch):
         )
         self._never = torch.zeros(num_envs, dtype=torch.bool, device=device)
 
-    def _begin(self) -> Tensor:
-        return self._uniform(self._reset_range)
+    def _begin(self, drawn: Tensor) -> Tensor:
+        return centred(drawn, self._reset_range)
 
-    def _move(self, action: Tensor) -> Moved:
+    def _move(self, action: Tensor, drawn: Tensor) -> Moved:
         angle, speed = self.state.unbind(-1)
         torque = action[:, 0].clamp(-MAX_TORQUE, MAX_TORQUE)
         cost = _normalized(angle).square() + 0.1 * speed.square() + 0.001 * torque.square()

@@ -177,7 +177,14 @@ def _actor_executor(index: int, run: Assembly, blueprint: Blueprint) -> BaseActo
     if blueprint.cut.is_on_device:
         place = device.place if device else None
         return DeviceActorExecutor(
-            blueprint, index, run.epoch, run.clock, run.resumes, run.sections, device=place
+            blueprint,
+            index,
+            run.epoch,
+            run.clock,
+            run.resumes,
+            run.sections,
+            device=place,
+            compiles=run.compiles,
         )
     return ActorExecutor(
         blueprint,

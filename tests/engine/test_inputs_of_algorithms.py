@@ -108,5 +108,5 @@ def test_spaces_of_equal_sizes_do_not_share_compiled_functions(which: str, one: 
 
 
 def test_compiled_functions_depend_on_the_sources_of_layers_and_spaces():
-    folders = {path.parent.name for path in sources_of(blueprint_with())}
+    folders = {path.parent.name for path in sources_of(blueprint_with(), "steps")}
     assert {"algorithms", "layers", "spaces", "compilation"} <= folders

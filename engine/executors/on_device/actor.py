@@ -1,22 +1,26 @@
 """What an actor does if the whole loop is fused on one device: steps tensor environments.
 
 Nothing is read from the device between the steps of a rollout, so there is no synchronization; the
-counts are read once, when the rollout is complete.
+counts are read once, when the rollout is complete. On the processor a rollout is one call of a
+compiled library, as soon as there is one and if the environments draw their randomness before.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from engine.blueprint import Blueprint
 from engine.clock import Clock
+from engine.compilation.collecting import CollectArguments, collect_signature
+from engine.compilation.compile_job import CompileJob
+from engine.compilation.library import Library
 from engine.devices.tensors import DeviceRollout, DeviceWeights, allocate_on
 from engine.devices.visible import CPU
-from engine.envs.torch_envs import TorchStep, make_torch_env
+from engine.envs.torch_envs import TorchStep, drawn_environment, make_torch_env
 from engine.errors import RunFailedError
 from engine.executors.actor_base import BaseActorExecutor, Steps
 from engine.layers.inputs import STATE
@@ -24,6 +28,8 @@ from engine.rollout import Layout, Weights
 from engine.timing import ENVIRONMENT, OFF, Sections
 
 NO_BUFFER = Layout((), 0, 0).allocate()
+CALL_S = 0.01
+"""About how long one call of a library may take: nothing else is done meanwhile."""
 
 
 class DeviceActorExecutor(BaseActorExecutor):
@@ -32,6 +38,8 @@ class DeviceActorExecutor(BaseActorExecutor):
     Args:
         blueprint, index, epoch, clock, resumes, sections: See `BaseActorExecutor`.
         device: The device of the loop; the processor by default.
+        compiles: Whether to switch to compiled steps once they are available; only on the
+            processor.
     """
 
     # Rollouts go to a learner unchanged; it could not differentiate through inference tensors.
@@ -47,6 +55,7 @@ class DeviceActorExecutor(BaseActorExecutor):
         sections: Sections = OFF,
         *,
         device: torch.device | None = None,
+        compiles: bool = False,
     ) -> None:
         device = device or torch.device(CPU)
         super().__init__(
@@ -55,6 +64,7 @@ class DeviceActorExecutor(BaseActorExecutor):
         self._device = device
         self._env = make_torch_env(self._spec, device)
         self._step = sections.timed(ENVIRONMENT, self._take_step)
+        self._scan = sections.timed(ENVIRONMENT, self._call)
         self._observation = self._env.reset(self._env_seed)
         self._tensors: dict[str, Tensor] = {}
         self._states: Tensor | None = None
@@ -63,10 +73,26 @@ class DeviceActorExecutor(BaseActorExecutor):
         if layout.has(STATE):
             shape = (layout.num_steps + 1, layout.num_envs, *layout.field(STATE).shape)
             self._states = torch.zeros(shape, device=device)
-            self._continues = torch.ones(layout.num_envs, device=device)
+        drawn = None if self._spec.step_latency_ms else drawn_environment(self._env)
+        self._collecting = None if drawn is None else CollectArguments(drawn, self._inference)
+        self._continues = torch.ones(layout.num_envs, device=device)
+        self._library: Library | None = None
+        self._steps_per_call = 1
+        self._compile_job: CompileJob | None = None
+        if compiles and device.type == CPU:
+            self._compile_job = CompileJob(blueprint, "act" if drawn is None else "collect")
+            if self._compile_job.outcome:
+                self._compile_job.tell(self._use)
 
     def close(self) -> None:
-        """Nothing to release: tensors are freed with the process."""
+        if self._compile_job is not None:
+            self._compile_job.close()
+
+    def _use(self, library: Library) -> None:
+        if self._collecting is None:
+            self._inference.use(library)
+        else:
+            self._library = library
 
     def _load(self, weights: Weights) -> None:
         assert isinstance(weights, DeviceWeights), "the learner is on another device"
@@ -74,24 +100,17 @@ class DeviceActorExecutor(BaseActorExecutor):
         self._inference.refresh()
 
     def _collect(self, ticket: int) -> Steps:
+        if self._compile_job is not None and self._compile_job.poll():
+            self._compile_job.tell(self._use)
         layout = self._blueprint.layout
         tensors = self._tensors = allocate_on(self._device, layout)
         observation, reward = tensors["observation"], tensors["reward"]
-        terminated, truncated = tensors["terminated"], tensors["truncated"]
         observation[0] = self._observation
         states = self._states
         if states is not None:
             states[0] = states[-1]
-        (rows,) = self._rows(tensors if states is None else {**tensors, STATE: states})
-        for t, row in enumerate(rows):
-            self._choose(row)
-            result = self._step(tensors["action"][t])
-            observation[t + 1], reward[t], terminated[t], truncated[t] = result
-            if states is not None:
-                states[t + 1].mul_(self._continues[:, None])
-                self._continues = (~(terminated[t] | truncated[t])).to(states.dtype)
-            self._moments_s.append(self._clock.now_s())
-            yield None
+        rollout = tensors if states is None else {**tensors, STATE: states}
+        yield from self._compiled_steps(rollout) or self._eager_steps(rollout)
         self._observation = observation[-1]
         if states is not None:
             tensors[STATE].copy_(states[: len(tensors[STATE])])
@@ -101,6 +120,56 @@ class DeviceActorExecutor(BaseActorExecutor):
         tensors["reward"] = self._learnt_reward(reward)
         self._check({"reward multiplied by env.reward_scale": tensors["reward"]})
         yield DeviceRollout(self._describe(ticket, entries.num_env_steps), NO_BUFFER, tensors)
+
+    def _eager_steps(self, rollout: Mapping[str, Tensor]) -> Iterator[None]:
+        """Takes all steps, kernel by kernel."""
+        observation, reward = rollout["observation"], rollout["reward"]
+        terminated, truncated = rollout["terminated"], rollout["truncated"]
+        (rows,) = self._rows(rollout)
+        for t, row in enumerate(rows):
+            self._choose(row)
+            result = self._step(rollout["action"][t])
+            observation[t + 1], reward[t], terminated[t], truncated[t] = result
+            if STATE in rollout:
+                rollout[STATE][t + 1].mul_(self._continues[:, None])
+                self._continues.copy_(~(terminated[t] | truncated[t]))
+            self._moments_s.append(self._clock.now_s())
+            yield None
+
+    def _compiled_steps(self, rollout: Mapping[str, Tensor]) -> Iterator[None] | None:
+        """Takes all steps by the library; None without one that fits."""
+        if self._library is None or self._collecting is None:
+            return None
+        fixed = self._collecting.fixed(self._continues)
+        rows = self._collecting.rows(rollout)
+        if self._library.signature != collect_signature(fixed, rows):
+            return None
+        return self._scan_in_parts(self._library, fixed, rows)
+
+    def _scan_in_parts(
+        self, library: Library, fixed: Sequence[Tensor], rows: Sequence[Tensor]
+    ) -> Iterator[None]:
+        """As many steps at once as take about `CALL_S`, so that the loop hears what comes in."""
+        first, total = 0, len(rows[0])
+        while first < total:
+            count = min(self._steps_per_call, total - first)
+            took_s = self._scan(library, fixed, [each[first : first + count] for each in rows])
+            self._steps_per_call = max(1, int(count * CALL_S / max(took_s, 1e-9)))
+            self._note_moments(count)
+            first += count
+            yield None
+
+    def _call(self, library: Library, fixed: Sequence[Tensor], rows: Sequence[Tensor]) -> float:
+        """Returns the seconds that it took."""
+        began_s = time.perf_counter()
+        library.scan(fixed, rows)
+        return time.perf_counter() - began_s
+
+    def _note_moments(self, count: int) -> None:
+        """Of so many steps that were taken at once: evenly since the one before."""
+        before_s = self._moments_s[-1] if self._moments_s else self._start_s
+        each_s = (self._clock.now_s() - before_s) / count
+        self._moments_s += [before_s + each_s * number for number in range(1, count + 1)]
 
     def _check(self, fields: Mapping[str, Tensor]) -> None:
         """Refuses non-finite values, once per rollout, when the device is synchronized anyway.

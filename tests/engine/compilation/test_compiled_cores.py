@@ -13,7 +13,7 @@ from engine.blueprint import Blueprint, make_blueprint
 from engine.compilation.compile_job import CompileJob
 from engine.compilation.compiled import CompiledSteps
 from engine.compilation.staging import SampleStaging, Staging
-from engine.compilation.tracing import TRACE
+from engine.compilation.traces import TRACE
 from engine.spec import CoreSpec, EnvSpec, Experiment, NetworkSpec, StalenessSpec
 from engine.testing import make_experiment
 from tests.helpers.engine.functional_steps import FunctionalTaker

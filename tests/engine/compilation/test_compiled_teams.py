@@ -16,7 +16,7 @@ from engine.compilation.compiled import CompiledSteps
 from engine.compilation.library import Kind
 from engine.compilation.policy_inference import PolicyInference, as_tensors, with_states
 from engine.compilation.staging import SampleStaging, Staging
-from engine.compilation.tracing import TRACE
+from engine.compilation.traces import TRACE
 from engine.layers.inputs import is_observation
 from engine.rollout import NEXT
 from engine.spec import CoreSpec, EnvSpec, Experiment, NetworkSpec, StalenessSpec

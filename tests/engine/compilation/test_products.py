@@ -205,7 +205,7 @@ def test_libraries_are_compiled_anew_when_a_source_of_an_algorithm_changes():
         for folder in ("algorithms", "layers", "spaces")
         for path in (engine / folder).rglob("*.py")
     }
-    assert wanted <= set(sources_of(blueprint_of("ppo")))
+    assert wanted <= set(sources_of(blueprint_of("ppo"), "steps"))
     assert any(path.parent.name == "q_learning" for path in wanted)
 
 

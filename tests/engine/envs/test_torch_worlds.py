@@ -172,10 +172,10 @@ class ToldBreakout(TorchBreakout):
 
     told: tuple[Told, ...] = ()
 
-    def _sticks(self) -> torch.Tensor:
+    def _sticks(self, drawn: torch.Tensor) -> torch.Tensor:
         return torch.tensor([told.sticks for told in self.told])
 
-    def _starts_right(self) -> torch.Tensor:
+    def _starts_right(self, drawn: torch.Tensor) -> torch.Tensor:
         return torch.tensor([told.starts_right for told in self.told])
 
 

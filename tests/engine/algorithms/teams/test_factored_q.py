@@ -20,7 +20,7 @@ from engine.algorithms.teams.team_q_network import TeamQNetwork
 from engine.algorithms.teams.vdn import Vdn, VdnConfig
 from engine.blueprint import make_blueprint
 from engine.compilation.library import Kind
-from engine.compilation.tracing import TRACE
+from engine.compilation.traces import TRACE
 from engine.errors import ConfigError
 from engine.spec import CoreSpec, EnvSpec, NetworkSpec, StalenessSpec
 from engine.testing import discrete_spaces, make_experiment, team_spaces
