@@ -258,7 +258,7 @@ def _look_at_environment(
     on_device: tuple[Spaces, dict[str, Tensor] | None] | None = None
     if cut.is_on_device:
         of_tensors = make_torch_env(spec, torch.device(CPU))
-        spaces = torch_spaces_of(of_tensors)
+        spaces = torch_spaces_of(of_tensors, experiment.agents)
         first = first_reset(lambda: of_tensors.reset(seed), spec) if rehearses else None
         on_device = spaces, None if first is None else {OBSERVATION: first}
         if not cut.has_evaluator:

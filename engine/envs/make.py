@@ -33,7 +33,11 @@ from engine.envs.teams.finding import find_team
 from engine.envs.teams.parallel import ParallelTeam
 from engine.envs.teams.registry import TEAMS
 from engine.envs.teams.sharing import policies_of
-from engine.envs.teams.suitability import refuse_for_teams, refuse_without_team
+from engine.envs.teams.suitability import (
+    refuse_for_teams,
+    refuse_sharing,
+    refuse_without_team,
+)
 from engine.envs.teams.tuples import team_copies
 from engine.envs.teams.vector import TeamVectorEnv
 from engine.envs.wrappers import refuse_vector_only, wrappings_of
@@ -257,12 +261,7 @@ def _team_of(env: VectorEnvironment, sharing: PolicySharing) -> Team | None:
     if isinstance(env, TeamVectorEnv):
         policies = policies_of(sharing, env.agent_observations, env.agent_actions)
         return Team(env.agents, policies, env.state_space)
-    if sharing is not None:
-        raise ConfigError(
-            "the environment has one agent, so no policy can be shared",
-            where="agents",
-            fix="leave it out",
-        )
+    refuse_sharing(sharing)
     return None
 
 

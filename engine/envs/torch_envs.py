@@ -19,6 +19,7 @@ from engine.blame import blamed
 from engine.envs.actions.choices import counted_from_0, is_counted_from_0
 from engine.envs.actions.squash import TensorSquash, squashed_columns
 from engine.envs.actions.tensors import TensorActions, TensorRange
+from engine.envs.teams.suitability import refuse_sharing
 from engine.envs.torch_acrobot import TorchAcrobot
 from engine.envs.torch_breakout import TorchBreakout
 from engine.envs.torch_cartpole import TorchCartPole
@@ -26,7 +27,7 @@ from engine.envs.torch_pendulum import TorchPendulum
 from engine.errors import ConfigError
 from engine.spaces.leaves import Structure
 from engine.spaces.observations import observation_leaves
-from engine.spec import EnvSpec
+from engine.spec import EnvSpec, PolicySharing
 
 TorchStep: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
 """Observation [B, ...], reward float32 [B], terminated bool [B], truncated bool [B]."""
@@ -137,12 +138,17 @@ def make_torch_env(spec: EnvSpec, device: torch.device) -> TorchEnvironment:
     return TorchActions(env, device, squashes=spec.squash_actions, scales=spec.scale_actions)
 
 
-def torch_spaces_of(env: TorchEnvironment) -> Spaces:
+def torch_spaces_of(env: TorchEnvironment, sharing: PolicySharing = None) -> Spaces:
     """The spaces of one copy.
 
+    Args:
+        env: Whose.
+        sharing: Which agents share a policy, as the experiment has it.
+
     Raises:
-        ConfigError: An observation is more than one array.
+        ConfigError: An observation is more than one array, or `sharing` is given: it has one agent.
     """
+    refuse_sharing(sharing)
     space = env.single_observation_space
     if [leaf.path for leaf in observation_leaves(space).values()] != [()]:
         raise ConfigError(

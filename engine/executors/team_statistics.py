@@ -90,6 +90,10 @@ class TeamTally:
         """
         self._returns += reward * plays[:, None]
 
+    def of(self, index: int) -> TeamReturns:
+        """The returns so far in one environment."""
+        return self._team.by_name(self._returns[index].tolist())
+
     @property
     def mean(self) -> TeamReturns:
         """The mean returns over all episodes."""

@@ -144,7 +144,8 @@ def _spaces(experiment: Experiment, cut: Cut) -> tuple[Spaces, str | None]:
     """The spaces of one environment, and where its action masks come from."""
     spec: EnvSpec = msgspec.structs.replace(experiment.env, num_envs=1, num_splits=1)
     if cut.is_on_device:
-        return torch_spaces_of(make_torch_env(spec, torch.device(CPU))), None
+        of_tensors = make_torch_env(spec, torch.device(CPU))
+        return torch_spaces_of(of_tensors, experiment.agents), None
     env = make_vector_env(spec)
     try:
         declared = spaces_of(env, experiment.agents)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -15,7 +15,9 @@ from engine.envs.observed import Observed
 from engine.envs.rendering import RenderedEnv
 from engine.envs.torch_vector import make_any_vector_env
 from engine.executors.policy_runner import PolicyRunner
+from engine.executors.team_statistics import TeamTally
 from engine.layers.flat import flatten
+from engine.spaces.team import REWARD_FIELD, Team, TeamReturns
 from engine.trained.load import Trained
 
 EndedBy: TypeAlias = Literal["terminated", "truncated", "limit"]
@@ -44,12 +46,14 @@ class PlayedEpisode(NamedTuple):
         episode_return: Undiscounted sum of the environment's own rewards.
         length_env_steps: Its length.
         ended_by: Why it ended.
+        of_team: The returns within a team; None of a single agent.
     """
 
     number: int
     episode_return: float
     length_env_steps: int
     ended_by: EndedBy
+    of_team: TeamReturns | None
 
 
 def play_group(
@@ -84,11 +88,11 @@ def play_group(
         of = Observed(env.single_observation_space, trained.spaces, num_envs, spec.id)
         runner = _runner(trained, num_envs, seed, rules)
         arrays = of.arrays(*env.reset(seed=seed))
-        tally = _Tally(num_envs, rules.max_env_steps)
+        tally = _Tally(trained.spaces.team, num_envs, rules.max_env_steps)
         while tally.plays.any():
             observation, reward, terminated, truncated, info = env.step(runner.act(arrays))
             arrays = of.arrays(observation, info, terminated | truncated)
-            yield tally.count(reward, terminated, truncated)
+            yield tally.count(reward, terminated, truncated, arrays)
     finally:
         env.close()
 
@@ -101,11 +105,13 @@ class Moment:
         episode_return: So far.
         length_env_steps: So far.
         ended_by: Why it has ended; None if it has not.
+        of_team: The returns within a team, once it has ended.
     """
 
     episode_return: float
     length_env_steps: int
     ended_by: EndedBy | None
+    of_team: TeamReturns | None = None
 
 
 def play_rendered(
@@ -123,7 +129,8 @@ def play_rendered(
         After the reset, and after each step; the last one tells why the episode has ended.
     """
     _seed_globally(seed)
-    spec, tally = trained.experiment.env, _Tally(1, rules.max_env_steps)
+    spec = trained.experiment.env
+    tally = _Tally(trained.spaces.team, 1, rules.max_env_steps)
     of = Observed(env.env.single_observation_space, trained.spaces, 1, spec.id)
     runner = _runner(trained, 1, seed, rules)
     arrays = of.arrays(*env.reset(seed))
@@ -131,25 +138,39 @@ def play_rendered(
     while tally.plays.any():
         observation, reward, terminated, truncated, info = env.step(runner.act(arrays))
         arrays = of.arrays(observation, info, terminated | truncated)
-        ended = tally.count(reward, terminated, truncated)
-        ended_by = ended[0].ended_by if ended else None
-        yield Moment(float(tally.returns[0]), int(tally.lengths[0]), ended_by)
+        ended = tally.count(reward, terminated, truncated, arrays)
+        ended_by, of_team = (ended[0].ended_by, ended[0].of_team) if ended else (None, None)
+        yield Moment(float(tally.returns[0]), int(tally.lengths[0]), ended_by, of_team)
 
 
 class _Tally:
-    """Returns and lengths of the first episodes of B environments."""
+    """Returns and lengths of the first episodes of B environments.
 
-    def __init__(self, num_envs: int, max_env_steps: int) -> None:
+    Args:
+        team: The agents; None: one.
+        num_envs: B.
+        max_env_steps: See `PlayRules`.
+    """
+
+    def __init__(self, team: Team | None, num_envs: int, max_env_steps: int) -> None:
+        self._of_team = None if team is None else TeamTally(team, num_envs)
         self.plays = np.ones(num_envs, np.bool_)
         self.returns = np.zeros(num_envs, np.float64)
         self.lengths = np.zeros(num_envs, np.int64)
         self._max_env_steps = max_env_steps
 
     def count(
-        self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray
+        self,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+        arrays: Mapping[str, np.ndarray],
     ) -> list[PlayedEpisode]:
-        """Counts a step; returns the episodes that ended with it."""
+        """Counts a step, with what it led to by field name; returns the episodes that ended with
+        it."""
         self.returns += reward * self.plays
+        if self._of_team is not None:
+            self._of_team.add(arrays[REWARD_FIELD], self.plays)
         self.lengths += self.plays
         is_over = terminated | truncated | (self.lengths >= self._max_env_steps)
         ended = np.flatnonzero(self.plays & is_over)
@@ -158,7 +179,9 @@ class _Tally:
 
     def _ended(self, index: int, terminated: bool, truncated: bool) -> PlayedEpisode:
         ended_by: EndedBy = "terminated" if terminated else "truncated" if truncated else "limit"
-        return PlayedEpisode(index, float(self.returns[index]), int(self.lengths[index]), ended_by)
+        of_team = None if self._of_team is None else self._of_team.of(index)
+        total, length = float(self.returns[index]), int(self.lengths[index])
+        return PlayedEpisode(index, total, length, ended_by, of_team)
 
 
 def _runner(trained: Trained, num_envs: int, seed: int, rules: PlayRules) -> PolicyRunner:

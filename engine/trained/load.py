@@ -109,7 +109,7 @@ def _look(experiment: Experiment) -> tuple[Spaces, AnySpace, AnySpace]:
     name = spec.registered_id
     if name in TORCH_ENVIRONMENTS and name not in gymnasium.registry:
         of_tensors = make_torch_env(spec, torch.device(CPU))
-        spaces = torch_spaces_of(of_tensors)
+        spaces = torch_spaces_of(of_tensors, experiment.agents)
         return spaces, spaces.observation, declared_action_space(of_tensors)
     env = make_vector_env(spec)
     try:

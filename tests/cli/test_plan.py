@@ -155,6 +155,7 @@ def test_an_environment_that_cannot_be_made_here_leaves_them_out_and_says_so(tmp
         (("env.id=Climbing-v0", "algorithm.name=ippo", "stop.return_of=nobody"), "'nobody'"),
         (("stop.return_of=agent_0",), "stop.return_of: the environment has one agent"),
         (("agents=shared",), "agents: the environment has one agent"),
+        (("agents=shared", "policy=gpu-only"), "agents: the environment has one agent"),
         (("env.id=Climbing-v0", "algorithm.name=ippo", "agents={}"), "agents: it names no policy"),
     ],
 )

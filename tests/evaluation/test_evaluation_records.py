@@ -91,6 +91,15 @@ def test_the_table_of_episodes_can_be_read_back():
     assert [msgspec.convert(line, EpisodeRow, strict=False) for line in lines] == rows
 
 
+def test_a_table_of_a_team_has_a_column_for_each_agent_and_policy():
+    returns = {"agent_returns": {"ann": 1.0, "bob": -4.0}, "policy_returns": {"both": -3.0}}
+    rows = [msgspec.structs.replace(row(0, -3.0), **returns)]
+    (line,) = csv.DictReader(io.StringIO(episodes_csv(rows)))
+    assert line["agent_returns.ann"] == "1.0"
+    assert line["agent_returns.bob"] == "-4.0"
+    assert line["policy_returns.both"] == "-3.0"
+
+
 def test_files_are_below_the_run():
     document, table = evaluation_files(Path("run"), "v1-a")
     assert (document.as_posix(), table.as_posix()) == (

@@ -227,8 +227,16 @@ def test_the_return_of_a_policy_is_not_that_of_its_team(tmp_path: Path, export: 
     (root / "evaluations").mkdir()
     evaluation = {"version": 7, "is_sampled": False, "env_kwargs": {}, "episodes": 100, "seed": 5}
     document = {**evaluation, "returns": {"mean": 123.5}}
-    (root / "evaluations" / "of-the-team.json").write_text(json.dumps(document))
-    assert "| return | not known |" in (export("judged", "torchscript") / "README.md").read_text()
+    (root / "evaluations" / "old.json").write_text(json.dumps(document))
+    card = (export("judged", "torchscript") / "README.md").read_text()
+    assert "| return | not known |" in card, "it knew the team's only"
+    policy = experiment.stop.return_of
+    within = {"agent_returns": {"ann": 1.5, "bob": 2.0}, "policy_returns": {policy: 3.5}}
+    (root / "evaluations" / "new.json").write_text(json.dumps({**document, **within}))
+    card = (export("judged", "torchscript", tmp_path / "again") / "README.md").read_text()
+    assert "| return | 3.5: mean of 100 separate episodes" in card
+    assert f"returns of {policy} |" in card
+    assert "| return by agent | ann 1.5, bob 2 |" in card
 
 
 def test_nothing_is_overwritten(tmp_path: Path, export: Exported):

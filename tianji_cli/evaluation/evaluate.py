@@ -42,6 +42,7 @@ from tianji_cli.evaluation.records import (
     episodes_csv,
     evaluation_files,
     length_statistics,
+    mean_by_name,
     return_statistics,
 )
 from tianji_cli.runs.controller import refusal
@@ -233,6 +234,8 @@ def _evaluated(
         is_sampled=settings.is_sampled,
         max_env_steps=settings.max_env_steps,
         returns=return_statistics(rows),
+        agent_returns=mean_by_name([row.agent_returns for row in rows]),
+        policy_returns=mean_by_name([row.policy_returns for row in rows]),
         lengths=length_statistics(rows),
         num_at_limit=sum(row.ended_by == "limit" for row in rows),
         versions={"tianji": engine.__version__, **versions},

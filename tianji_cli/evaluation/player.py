@@ -26,7 +26,7 @@ from engine.trace.checkpoint_choice import ChosenCheckpoint
 from engine.trace.checkpoint_file import read_info
 from tianji_cli.evaluation.news import QUEUE, REQUEST, News, Played, PlayRequest, Stepped
 from tianji_cli.evaluation.plan import EpisodeGroup
-from tianji_cli.evaluation.records import EpisodeRow
+from tianji_cli.evaluation.records import EpisodeRow, returns_within
 
 if TYPE_CHECKING:
     from engine.trained.load import Trained
@@ -138,6 +138,7 @@ def _play(request: PlayRequest, trained: Trained, group: EpisodeGroup, teller: _
                 episode_return=one.episode_return,
                 length_env_steps=one.length_env_steps,
                 ended_by=one.ended_by,
+                **returns_within(one.of_team),
             )
             teller.tell(Played(row=row))
 

@@ -13,7 +13,7 @@ import msgspec
 from engine.blame import told
 from engine.errors import RunFailedError, TianJiError, of_machine
 from engine.host.user_code import no_silent_exit
-from tianji_cli.evaluation.records import SCHEMA_VERSION, EpisodeRow
+from tianji_cli.evaluation.records import SCHEMA_VERSION, EpisodeRow, returns_within
 from tianji_cli.evaluation.video import GIF, MP4, FrameSink, Window, has_ffmpeg, video_for
 from tianji_cli.storage.run_dir import RunPaths
 
@@ -138,6 +138,7 @@ def _play(
                     episode_return=moment.episode_return,
                     length_env_steps=moment.length_env_steps,
                     ended_by=moment.ended_by,
+                    **returns_within(moment.of_team),
                 )
                 rows.append(row)
             if not wants_more:

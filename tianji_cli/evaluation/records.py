@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -13,6 +14,9 @@ import numpy as np
 from engine.spec import Scalar
 from tianji_cli.bench.statistics import Interval, bootstrap_iqm
 from tianji_cli.storage.run_dir import RunPaths
+
+if TYPE_CHECKING:
+    from engine.spaces.team import TeamReturns
 
 SCHEMA_VERSION = 1
 
@@ -29,6 +33,10 @@ class EpisodeRow(msgspec.Struct, frozen=True, kw_only=True):
     length_env_steps: int
     ended_by: str
     """`terminated`, `truncated`, or `limit`: it had not ended after `max_env_steps`."""
+    agent_returns: dict[str, float] = {}
+    """Of a team: the same sum for each agent, by name."""
+    policy_returns: dict[str, float] = {}
+    """Of a team: the sum over the agents that share each policy, by name."""
 
 
 class ReturnStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +80,10 @@ class EvaluatedRun(msgspec.Struct, frozen=True, kw_only=True):
     is_sampled: bool
     max_env_steps: int
     returns: ReturnStatistics
+    agent_returns: dict[str, float] = {}
+    """Of a team: the mean return of each agent, by name."""
+    policy_returns: dict[str, float] = {}
+    """Of a team: likewise of each policy."""
     lengths: LengthStatistics
     num_at_limit: int
     """Episodes that had not ended after `max_env_steps`."""
@@ -100,6 +112,13 @@ class EvaluateDocument(msgspec.Struct, frozen=True, kw_only=True):
     evaluations: list[EvaluatedFiles]
 
 
+def returns_within(team: TeamReturns | None) -> dict[str, dict[str, float]]:
+    """The fields of `EpisodeRow` with returns within a team; none of a single agent."""
+    if team is None:
+        return {}
+    return {"agent_returns": team.agents, "policy_returns": team.policies}
+
+
 def return_statistics(rows: Sequence[EpisodeRow]) -> ReturnStatistics:
     """Of one episode or more."""
     values = np.array([row.episode_return for row in rows], np.float64)
@@ -118,13 +137,35 @@ def length_statistics(rows: Sequence[EpisodeRow]) -> LengthStatistics:
     return LengthStatistics(mean=sum(lengths) / len(lengths), min=min(lengths), max=max(lengths))
 
 
+def mean_by_name(returns: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each name over all episodes; empty of a single agent.
+
+    >>> mean_by_name([{"ann": 1.0, "bob": 0.0}, {"ann": 2.0, "bob": 4.0}])
+    {'ann': 1.5, 'bob': 2.0}
+    """
+    return {name: sum(one[name] for one in returns) / len(returns) for name in returns[0]}
+
+
 def episodes_csv(rows: Sequence[EpisodeRow]) -> str:
-    """The table of episodes, with a line of names first."""
+    """The table of episodes, with a line of names first; each return within a team is a column."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(EpisodeRow.__struct_fields__)
-    writer.writerows(msgspec.structs.astuple(row) for row in rows)
+    flat = [_flat(row) for row in rows]
+    writer = csv.DictWriter(text, list(flat[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
     return text.getvalue()
+
+
+def _flat(row: EpisodeRow) -> dict[str, object]:
+    """`agent_returns.NAME` for each agent, as in a table of episodes of a notebook."""
+    columns: dict[str, object] = {}
+    for name, value in msgspec.structs.asdict(row).items():
+        columns |= (
+            {f"{name}.{key}": one for key, one in value.items()}
+            if isinstance(value, dict)
+            else {name: value}
+        )
+    return columns
 
 
 def evaluation_files(root: Path, name: str) -> tuple[Path, Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.errors import ConfigError
-from engine.spec import EnvSpec
+from engine.spec import EnvSpec, PolicySharing
 
 OWN_WRAPPERS = (
     "env.id: module:function with a function that makes the environment and puts PettingZoo's"
@@ -34,6 +34,16 @@ def refuse_wrappers(spec: EnvSpec) -> None:
             f"wrappers of Gymnasium do not go around {spec.id}, which is none of its environments",
             where="env.wrappers",
             fix=OWN_WRAPPERS,
+        )
+
+
+def refuse_sharing(sharing: PolicySharing) -> None:
+    """Raises ConfigError if it says who shares a policy: for environments of one agent."""
+    if sharing is not None:
+        raise ConfigError(
+            "the environment has one agent, so no policy can be shared",
+            where="agents",
+            fix="leave it out",
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from team_envs import Convoy, convoy
+from team_envs import MEMBERS, Convoy, convoy
 
 from engine import load_policy
 from engine.envs.rendering import make_rendered_env
@@ -24,18 +24,19 @@ def loaded(root: Path, experiment: Experiment) -> Trained:
     return load_trained(read_trained(write_run(root, experiment, is_lively=True)))
 
 
-def episode_return(env: Convoy, policy: Policy, seed: int) -> float:
+def agent_returns(env: Convoy, policy: Policy, seed: int) -> dict[str, float]:
     """Played as with any environment of PettingZoo; this one refuses wrong agents and choices."""
     observations, _ = env.reset(seed=seed)
     policy.reset()
-    total = 0.0
+    totals = dict.fromkeys(env.possible_agents, 0.0)
     while env.agents:
         present = {agent: observations[agent] for agent in env.agents}
         actions = policy(present)
         assert all(env.action_space(agent).contains(action) for agent, action in actions.items())
         observations, rewards, *_ = env.step(actions)
-        total += sum(rewards.values())
-    return total
+        for agent, reward in rewards.items():
+            totals[agent] += reward
+    return totals
 
 
 @pytest.mark.parametrize("algorithm", TEAM_ALGORITHMS)
@@ -44,11 +45,14 @@ def test_episodes_are_those_of_the_evaluator(algorithm: str, tmp_path: Path) -> 
     policy = Policy(trained)
     returns = []
     for seed in range(4):
-        played = [
-            one.episode_return for step in play_group(trained, 1, seed, PlayRules()) for one in step
-        ]
-        returns.append(episode_return(convoy(), policy, seed))
-        assert played == pytest.approx(returns[-1:])
+        (played,) = [one for step in play_group(trained, 1, seed, PlayRules()) for one in step]
+        own = agent_returns(convoy(), policy, seed)
+        returns.append(sum(own.values()))
+        assert played.episode_return == pytest.approx(returns[-1])
+        assert played.of_team is not None
+        assert played.of_team.agents == pytest.approx(own)
+        of_policies = {name: sum(own[one] for one in of) for name, of in MEMBERS.items()}
+        assert played.of_team.policies == pytest.approx(of_policies)
     assert len(set(returns)) > 1
     observations, _ = convoy().reset(seed=1)
     sampled = [policy(observations, sampled=True)["ann"] for _ in range(20)]

@@ -16,6 +16,21 @@ stop: {env_steps: 2400}
 """
 BEST = 11.0
 """Of the climbing game; acting evenly gets -31 / 9."""
+TWO_STEP = """
+version: 1
+name: two_step
+env: {id: TwoStep-v0, num_envs: 8}
+algorithm: {name: qmix, rollout_steps: 12, batch_size: 32, updates_per_batch: 8, replay_ratio: 8,
+  replay_capacity: 2000, min_replay_size: 200, target_update_period: 24, loss: squared,
+  learning_rate: 0.003, epsilon_decay_env_steps: 2000}
+network: {hidden_sizes: [32]}
+staleness: {mode: unbounded}
+learner: {compile: "off"}
+checkpoint: {every_s: null}
+stop: {env_steps: 4000}
+"""
+BEST_OF_TWO_STEPS = 8.0
+"""Acting evenly gets 4.75; a sum of values settles for 7."""
 LAYOUTS = [
     ("local", 1, ()),
     ("tianji", 1, ()),

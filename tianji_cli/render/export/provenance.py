@@ -43,6 +43,14 @@ class _Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     episodes: int
     seed: int
     returns: _Returns
+    agent_returns: dict[str, float] = {}
+    policy_returns: dict[str, float] = {}
+
+    def mean_of(self, name: str | None) -> float | None:
+        """Of the named agent or policy, which older documents lack; None: of the environment."""
+        if name is None:
+            return self.returns.mean
+        return self.agent_returns.get(name, self.policy_returns.get(name))
 
 
 def training_of(trained: Trained) -> TrainingDocument:
@@ -55,9 +63,9 @@ def training_of(trained: Trained) -> TrainingDocument:
     where = str(paths.manifest)
     recorded = decode(read_document(paths.manifest), _Provenance, SCHEMA_VERSION, "a run", where)
     info, experiment = trained.info, trained.run.experiment
-    measured = _known(trained)
-    if experiment.stop.return_of is None:  # `tianji evaluate` knows the return of a team only
-        measured = _evaluated(paths.evaluations, info.version) or measured
+    name = experiment.stop.return_of
+    evaluated = _largest_evaluation(paths.evaluations, info.version, name)
+    measured = _known(trained) if evaluated is None else _measured_by(evaluated, name)
     return TrainingDocument(
         run_id=paths.run_id,
         version=info.version,
@@ -69,6 +77,7 @@ def training_of(trained: Trained) -> TrainingDocument:
         network=experiment.network,
         return_mean=None if measured is None else measured[0],
         return_measured=None if measured is None else measured[1],
+        agent_returns={} if evaluated is None else evaluated.agent_returns,
         tianji=recorded.versions.get("tianji"),
         commit=recorded.git.commit,
         dirty=recorded.git.dirty,
@@ -76,25 +85,29 @@ def training_of(trained: Trained) -> TrainingDocument:
     )
 
 
-def _evaluated(directory: Path, version: int) -> tuple[float, str] | None:
-    """The return of these weights in the largest evaluation by `tianji evaluate`, if there is
-    one, and how it was measured."""
+def _largest_evaluation(directory: Path, version: int, name: str | None) -> _Evaluated | None:
+    """The largest one of these weights by `tianji evaluate` that knows this return."""
     found: list[_Evaluated] = []
     for path in sorted(directory.glob("*.json")):
         try:
             one = msgspec.json.decode(read_regular(path, MAX_BYTES), type=_Evaluated)
         except (ConfigError, msgspec.DecodeError, UnicodeDecodeError):
             continue  # a damaged one says nothing
-        if one.version == version and not one.is_sampled and not one.env_kwargs:
+        is_as_trained = not one.is_sampled and not one.env_kwargs
+        if one.version == version and is_as_trained and one.mean_of(name) is not None:
             found.append(one)
-    if not found:
-        return None
-    best = max(found, key=lambda one: one.episodes)
-    words = (
-        f"mean of {best.episodes} separate episodes with the best known actions, seeds from"
-        f" {best.seed} (`tianji evaluate`)"
+    return max(found, key=lambda one: one.episodes, default=None)
+
+
+def _measured_by(one: _Evaluated, name: str | None) -> tuple[float, str]:
+    """The return in an evaluation that knows it, and how it was measured."""
+    mean = one.mean_of(name)
+    assert mean is not None
+    whose = f", returns of {name}" if name else ""
+    return mean, (
+        f"mean of {one.episodes} separate episodes with the best known actions, seeds from"
+        f" {one.seed} (`tianji evaluate`){whose}"
     )
-    return best.returns.mean, words
 
 
 def _known(trained: Trained) -> tuple[float, str] | None:

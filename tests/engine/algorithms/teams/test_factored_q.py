@@ -353,6 +353,7 @@ class OneOfTwo(SingleReplica):
 
 @pytest.mark.parametrize("network", [PLAIN, RECURRENT], ids=["plain", "recurrent"])
 def test_losses_of_two_learners_add_up_to_that_of_one(network: NetworkSpec) -> None:
+    """And so do their gradients, which is what moves the network; metrics of transitions too."""
     algorithm = make("qmix", network, burn_in_steps=BURN_IN)
     state, samples = algorithm.init(1), sequences(np.random.default_rng(0))
     samples = transitions_of(samples) if network is PLAIN else samples
@@ -360,13 +361,22 @@ def test_losses_of_two_learners_add_up_to_that_of_one(network: NetworkSpec) -> N
     assert state.target is not None
     whole = algorithm._prepare(state.target, {name: v[None] for name, v in given.items()})
     loss, told = algorithm._loss(state.network, whole)
-    parts = [
+    shares = [
         algorithm._loss(state.network, {n: v[rows] for n, v in whole.items()}, OneOfTwo(rank))
         for rank, rows in enumerate((slice(0, 4), slice(4, 7)))
     ]
-    torch.testing.assert_close(parts[0][0] + parts[1][0], loss)
-    torch.testing.assert_close(parts[0][1][:1] + parts[1][1][:1], told[:1])
-    torch.testing.assert_close(torch.cat([errors[3:] for _, errors in parts]), told[3:])
+    losses, parts = zip(*shares, strict=True)
+    learnt = [one for one in state.network.parameters() if one.requires_grad]
+    gradients, *of_shares = (torch.autograd.grad(one, learnt) for one in (loss, *losses))
+    assert all(gradient.abs().max() > 0 for gradient in gradients)
+    assert not torch.allclose(losses[0], losses[1], rtol=0.01), "the shares are not alike"
+    torch.testing.assert_close(losses[0] + losses[1], loss)
+    for ours, first, second in zip(gradients, *of_shares, strict=True):
+        torch.testing.assert_close(first + second, ours)
+    num_summed = 3 if network is PLAIN else 1  # means over steps weigh sequences by their length
+    sums = parts[0][:num_summed] + parts[1][:num_summed]
+    torch.testing.assert_close(sums, told[:num_summed])
+    torch.testing.assert_close(torch.cat([errors[3:] for errors in parts]), told[3:])
 
 
 def test_who_cannot_be_trained_is_refused() -> None:
