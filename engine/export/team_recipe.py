@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gymnasium import registry, spaces
 
+from engine.envs.teams.foraging import foraging_of
 from engine.envs.teams.modules import pettingzoo_module
 from engine.envs.teams.registry import TEAMS
 from engine.export.model_source import quoted
@@ -110,4 +111,4 @@ def _is_tuple(spec: EnvSpec) -> bool:
     """Whether it is an environment of Gymnasium whose spaces have an entry for each agent."""
     if spec.pettingzoo_module is not None or spec.id in TEAMS or spec.registered_id in TEAMS:
         return False
-    return spec.registered_id in registry
+    return spec.registered_id in registry or foraging_of(spec.registered_id) is not None

@@ -13,7 +13,7 @@ import gymnasium
 
 from engine.envs.teams.modules import pettingzoo_module
 from engine.envs.teams.parallel import ParallelEnvironment, ParallelTeam
-from engine.envs.teams.registry import batched_version
+from engine.envs.teams.registry import batched_version, has_other_version
 from engine.envs.teams.suitability import refuse_wrappers
 from engine.envs.teams.turns import TurnBased
 from engine.envs.teams.vector import TeamVectorEnv
@@ -31,8 +31,7 @@ def find_team(spec: EnvSpec, render_mode: str | None = None) -> TeamVectorEnv | 
         ConfigError: It is unknown, or needs a package that is not there.
     """
     batched = batched_version(spec)
-    is_only = spec.pettingzoo_module is None
-    if batched is not None and (is_only or render_mode is None):
+    if batched is not None and (render_mode is None or not has_other_version(spec)):
         refuse_wrappers(spec)
         return batched(num_envs=spec.num_envs, central_state=spec.central_state, **spec.kwargs)
     make = _maker(spec)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeAlias
 
+import gymnasium
+
+from engine.envs.teams.foraging import foraging_of
 from engine.envs.teams.matrix_games import TwoStepGame, climbing_game
 from engine.envs.teams.speaker_listener import SimpleSpeakerListener
 from engine.envs.teams.spread import SimpleSpread
@@ -35,11 +40,27 @@ def register_team(env_id: str, make_vector: MakeTeam) -> None:
     TEAMS[env_id] = make_vector
 
 
+def _has_foraging(spec: EnvSpec) -> bool:
+    """Whether lbforaging registers this id: not every number of agents and food."""
+    if foraging_of(spec.registered_id) is None:
+        return False
+    with suppress(ImportError):  # which is told where its own version is made
+        importlib.import_module("lbforaging")
+    return spec.registered_id in gymnasium.registry
+
+
+def has_other_version(spec: EnvSpec) -> bool:
+    """Whether there is a package whose copies can be stepped one after the other."""
+    return spec.pettingzoo_module is not None or foraging_of(spec.registered_id) is not None
+
+
 def batched_version(spec: EnvSpec) -> MakeTeam | None:
     """The version of an id whose copies step together; None if there is none, or if it does not
     take these arguments and there is another."""
     make = TEAMS.get(spec.id) or TEAMS.get(spec.registered_id)
-    if make is None or spec.pettingzoo_module is None:
+    if make is None and not (spec.kwargs or spec.wrappers or spec.central_state):
+        make = foraging_of(spec.registered_id) if _has_foraging(spec) else None
+    if make is None or not has_other_version(spec):
         return make
     try:
         inspect.signature(make).bind(num_envs=1, central_state=False, **spec.kwargs)

@@ -63,7 +63,7 @@ class TrainingDocument(msgspec.Struct, frozen=True, kw_only=True):
     return_measured: str | None
     """How, in words."""
     agent_returns: dict[str, float]
-    """Of a team: the mean return of each agent in the evaluation that it is from; otherwise empty."""
+    """Of a team: mean returns of its agents in the evaluation that it is from; otherwise empty."""
     tianji: str | None
     commit: str | None
     dirty: bool | None

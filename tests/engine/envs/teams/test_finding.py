@@ -76,7 +76,7 @@ def test_a_game_of_turns_leaves_those_who_wait_one_choice():
 
 def test_tuples_of_gymnasium_are_agents():
     pytest.importorskip("lbforaging")
-    env = make_vector_env(EnvSpec(id=FORAGING, num_envs=2))
+    env = make_vector_env(EnvSpec(id=FORAGING, num_envs=2, kwargs={"sight": 5}))
     own = gymnasium.make(FORAGING, disable_env_checker=True)
     assert spaces_of(env).team is not None
     observation, _ = env.reset(seed=3)
