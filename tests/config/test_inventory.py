@@ -10,8 +10,10 @@ import pytest
 from engine.errors import ConfigError
 from tests.helpers.paths import REPOSITORY
 from tianji_cli.config.inventory import Inventory, check_host, load_inventory
+from tianji_cli.config.inventory_file import as_file
 from tianji_cli.config.inventory_schema import RaySpec, expand_range
 from tianji_cli.storage.consent import words_of_host
+from tianji_cli.storage.json_files import write_json
 
 SHIPPED = sorted((REPOSITORY / "inventories").glob("*.yaml"))
 
@@ -176,3 +178,14 @@ def test_limits_take_groups_lists_and_exclusions(load) -> None:
     with pytest.raises(ConfigError) as caught:
         inventory.limited(["!x"])
     assert caught.value.fix == "hosts: a1, a2, a3, b; groups: fast, slow"
+
+
+def test_what_is_written_for_a_run_is_read_again(load, tmp_path: Path) -> None:
+    """As a study does for each run; how many actors a host gets is found for each run."""
+    text = "hosts: {localhost: {pin: false}, far: {cores: 4, ports: 29500-29509, env: {A: b}}}"
+    inventory = load(text)
+    chosen = tuple(msgspec.structs.replace(host, actors=3) for host in inventory.hosts)
+    path = tmp_path / "written.json"
+    write_json(path, as_file(msgspec.structs.replace(inventory, hosts=chosen)))
+    again = load_inventory(path)
+    assert msgspec.structs.replace(again, source=inventory.source) == inventory

@@ -21,7 +21,8 @@ def as_file(inventory: Inventory) -> InventoryFile:
 def _written(host: Host) -> dict[str, Any]:
     """The keys of a host that are set; others are not written."""
     said: dict[str, Any] = msgspec.to_builtins(host)
-    del said["name"], said["groups"], said["job"]
+    # These are not in a file: they are found for each run.
+    del said["name"], said["groups"], said["job"], said["actors"]
     if host.ports is not None:
         first, end = host.ports
         said["ports"] = f"{first}-{end - 1}"
