@@ -24,6 +24,7 @@ from engine.algorithms.gradient import (
     Trainable,
     adam_moved,
     clipped,
+    computed_once,
     gradients_of,
     pieces_of,
 )
@@ -227,13 +228,24 @@ class FunctionalSequence:
             told.append(metrics)
             values.append(value)
         norm = torch.linalg.vector_norm(torch.stack(norms))
-        is_sound = torch.isfinite(norm) & torch.isfinite(torch.stack(values)).all()
-        for part in self._plan:
-            if part.is_last:
-                self._replace(changed, part, moved[part.names], is_sound)
+        is_finite = torch.isfinite(norm) & torch.isfinite(torch.stack(values)).all()
+        is_sound = computed_once(is_finite.to(norm.dtype)) > 0
+        last = [part for part in self._plan if part.is_last]
+        for i, tensor in enumerate((vector, mean, variance)):
+            _replace(tensor, [(part.span, moved[part.names][i]) for part in last], is_sound)
+        followed = [
+            (part.of_target, self._followed(target[part.of_target], moved[part.names][0]))
+            for part in last
+            if part.of_target is not None
+        ]
+        _replace(target, followed, is_sound)
         num_steps.copy_(torch.where(is_sound, num_steps + 1, num_steps))
         taken = torch.where(is_sound, norm + LEAST_NORM, torch.zeros_like(norm))
         return torch.cat(told), taken
+
+    def _followed(self, old: Tensor, moved: Tensor) -> Tensor:
+        """What a part of the target network is after its network has moved."""
+        return torch.lerp(old, moved, self._sequence.target_update_rate)
 
     def _shapes_in(self, part: PlannedPart) -> dict[str, torch.Size]:
         """The shapes of what a part moves."""
@@ -254,22 +266,18 @@ class FunctionalSequence:
         }
         return torch.cat([gradients[name].reshape(-1) for name in names]), value, metrics
 
-    def _replace(
-        self,
-        changed: Sequence[Tensor],
-        part: PlannedPart,
-        moved: tuple[Tensor, Tensor, Tensor],
-        is_sound: Tensor,
-    ) -> None:
-        """Writes what a part has moved, and moves the target after it, if all values are finite."""
-        *own, _, target = changed
-        for tensor, new in zip(own, moved, strict=True):
-            old = tensor[part.span]
-            old.copy_(torch.where(is_sound, new, old))
-        if part.of_target is not None:
-            old = target[part.of_target]
-            followed = torch.lerp(old, moved[0], self._sequence.target_update_rate)
-            old.copy_(torch.where(is_sound, followed, old))
+
+def _replace(tensor: Tensor, parts: Sequence[tuple[slice, Tensor]], is_sound: Tensor) -> None:
+    """Writes new values of some spans of a vector if all are finite.
+
+    As a whole: a compiler makes a loop of each piece, but of a write to a span one of all entries,
+    which asks each of them where it is.
+    """
+    pieces, end = list[Tensor](), 0
+    for span, new in sorted(parts, key=lambda part: part[0].start):
+        pieces += [tensor[end : span.start], torch.where(is_sound, new, tensor[span])]
+        end = span.stop
+    tensor.copy_(torch.cat([*pieces, tensor[end:]]))
 
 
 def _shapes_of(module: str, network: nn.Module) -> dict[str, torch.Size]:

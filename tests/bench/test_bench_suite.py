@@ -50,6 +50,15 @@ def test_all_are_judged_by_the_same_rule():
         assert "100 training episodes at least 150 after 10 episodes in a row" in row.wanted
 
 
+def test_threads_are_given_to_those_that_can_be_told():
+    settings = ["tasks.hopper-sac.peers.sb3.threads=1"]
+    task = load_suite("continuous", settings).tasks["hopper-sac"]
+    assert (task.of("tianji").threads, task.of("sb3").threads) == (2, 1)
+    with pytest.raises(ConfigError, match="rllib is not set up for several threads") as raised:
+        load_suite("cartpole", ["tasks.ppo-400.threads=2"])
+    assert raised.value.where.endswith("tasks.ppo-400.peers.rllib")
+
+
 def test_overrides_are_differences():
     task = load_suite("smoke").tasks["ppo"]
     assert task.of("xingtian").envs_per_worker == 1

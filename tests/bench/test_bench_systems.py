@@ -234,6 +234,7 @@ def test_tianjis_sac_is_the_tasks():
     experiment = experiment_of(job)
     algorithm, task = experiment["algorithm"], job.task.algorithm
     assert experiment["staleness"] == {"mode": "unbounded"}
+    assert experiment["learner"] == {"threads": 2}
     assert (algorithm["name"], algorithm["policy_noise"]) == ("td3", 0.2)
     assert {name: algorithm[name] for name in task.__struct_fields__} == msgspec.structs.asdict(
         task

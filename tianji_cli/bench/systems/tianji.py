@@ -82,6 +82,7 @@ def experiment_of(job: Job) -> dict[str, object]:
         "algorithm": {**algorithm, "rollout_steps": task.rollout_steps},
         "network": msgspec.to_builtins(task.network),
         "policy": "tianji",
+        "learner": {"threads": task.threads},
         "actors": task.workers,
         "staleness": staleness,
         "stop": {"seconds": _DAY_S, "env_steps": None, "return_threshold": None},

@@ -35,6 +35,8 @@ SYSTEMS = (
     *("rllib", "sample-factory", "xingtian", "sb3", "rejax"),
 )
 """Every system that a suite may name, in the order of tables and figures."""
+THREADED = ("tianji", "single-process", "compiled-loop", "sb3")
+"""Those that can be told how many threads of arithmetic to learn with."""
 ALSO_CALLED = {"cleanrl": "single-process", "leanrl": "compiled-loop"}
 """Other names on the command line: CleanRL's and LeanRL's files are no packages, and these loops
 are in their manner."""
@@ -50,6 +52,8 @@ class SystemOverrides(Spec, frozen=True, kw_only=True):
     envs_per_worker: PositiveInt | None = None
     """Other than the task's."""
     rollout_steps: PositiveInt | None = None
+    """Other than the task's."""
+    threads: PositiveInt | None = None
     """Other than the task's."""
 
 
@@ -72,6 +76,8 @@ class Task(Spec, frozen=True, kw_only=True, rename={"systems": "peers"}):
     """Environments that one worker steps together."""
     rollout_steps: PositiveInt
     """Steps of each environment between two checks for new weights."""
+    threads: PositiveInt = 1
+    """Threads of arithmetic of whoever learns."""
     max_lag: NonNegativeInt = DEFAULT_MAX_LAG
     """PPO: greatest age of a trained sample, in weights versions, for systems that collect during
     training."""
@@ -161,6 +167,11 @@ def _problems(task: Task) -> list[tuple[str, str, str]]:
         for system in (*task.systems, *task.without)
         if system not in SYSTEMS
     ]
+    found += [
+        (f"peers.{system}", f"{system} is not set up for several threads", "set its threads to 1")
+        for system in task.systems
+        if system not in THREADED and task.of(system).threads > 1
+    ]
     if not task.systems:
         found.append(("peers", "no system is to run this task", f"known: {', '.join(SYSTEMS)}"))
     algorithm = task.algorithm
@@ -206,6 +217,7 @@ def scalar_rows(task: Task) -> dict[str, Scalar]:
         "workers": task.workers,
         "envs_per_worker": task.envs_per_worker,
         "rollout_steps": task.rollout_steps,
+        "threads": task.threads,
         **({LAG_BOUND: task.max_lag} if isinstance(algorithm, BenchPpo) else {}),
         **algorithm.practices,
         "bootstrap at truncation": "on",

@@ -39,7 +39,7 @@ def make_loop(task: dict[str, Any], seed: int) -> Loop:
 def rehearse(num_updates: int) -> None:
     """Compiles everything, which PyTorch keeps in its cache."""
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    torch.set_num_threads(1)
+    torch.set_num_threads(job["task"]["threads"])
     loop = make_loop(job["task"], job["seed"])
     while loop.num_updates < num_updates:
         loop.advance()

@@ -144,7 +144,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _frame: stopping.append(received))
     recorder = recorder_of_process()
-    torch.set_num_threads(1)
+    torch.set_num_threads(job["task"]["threads"])
     recorder.phase("imported")
     algorithm = make_algorithm(job["task"], job["seed"])
     recorder.phase("built")

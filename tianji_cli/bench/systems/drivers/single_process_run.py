@@ -44,7 +44,7 @@ def run(make_loop: Callable[[dict[str, Any], int], Loop]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _frame: stopping.append(received))
     recorder = recorder_of_process()
-    torch.set_num_threads(1)
+    torch.set_num_threads(job["task"]["threads"])
     recorder.phase("imported")
     loop = make_loop(job["task"], job["seed"])
     while not stopping:
