@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from engine.algorithms.gradient import EagerSteps, StepTaker
 from engine.algorithms.optimizer import AdamState
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup
+from engine.algorithms.returns import EagerPreparing, Preparing
 from engine.errors import ConfigError
 from engine.layers.flat import FlatParameters, flatten
 from engine.layers.inputs import STATE, Inputs
@@ -167,6 +168,8 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
         unread_by_act, unread_by_step: Hyperparameters that `act`, or a gradient step, reads only
             through shapes: runs that differ only in them share compiled code. The learning rate is
             one, since it is an argument of a compiled step.
+        unread_by_preparing: The same of what the update lets `LearnerState.preparing` compute;
+            None if it lets it compute nothing.
         follows_progress: Hyperparameters of this experiment that are schedules over
             `LearnerState.progress`, so that they need `stop.env_steps`.
         scheduled_parameters: Names of the network's parameters that the update sets as a function
@@ -186,6 +189,7 @@ class SampleRequest(msgspec.Struct, frozen=True, kw_only=True):
     acts_in_units: bool = False
     unread_by_act: tuple[str, ...] = ()
     unread_by_step: tuple[str, ...] = ()
+    unread_by_preparing: tuple[str, ...] | None = None
     follows_progress: tuple[str, ...] = ()
     scheduled_parameters: tuple[str, ...] = ()
 
@@ -286,6 +290,7 @@ class LearnerState:
         target: The target network, which follows slowly, and its flat weights; None without one.
             It has the parameters of the network, or those of some of its modules.
         steps: Makes optimiser steps, in eager mode unless the runtime has compiled them.
+        preparing: Computes what comes before them, in the same way.
     """
 
     network: nn.Module
@@ -298,6 +303,7 @@ class LearnerState:
     replicas: ReplicaGroup = SINGLE_REPLICA
     target: TargetNetwork | None = None
     steps: StepTaker = field(default_factory=EagerSteps, repr=False)
+    preparing: Preparing = field(default_factory=EagerPreparing, repr=False)
 
 
 @dataclass(frozen=True)

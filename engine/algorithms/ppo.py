@@ -47,6 +47,7 @@ from engine.algorithms.ppo_config import (
     DIVERGENCE,
     METRICS,
     SCHEDULES,
+    UNREAD_BY_PREPARING,
     UNREAD_BY_STEP,
     PpoConfig,
     changing,
@@ -108,12 +109,14 @@ class Ppo(ActorCritic):
             shares_batches=True,
             unread_by_act=PpoConfig.__struct_fields__,
             unread_by_step=UNREAD_BY_STEP,
+            unread_by_preparing=UNREAD_BY_PREPARING,
             follows_progress=set_keys(config, *SCHEDULES),
         )
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
         config = self._config
-        samples = self.prepare(state.network, batch, state.progress, state.version)
+        judged = state.preparing.run(state, self.judge, batch)
+        samples = self._samples(judged, batch, state.progress, state.version)
         order = rows_of_epochs(config, batch["valid"].shape, state, bool(self._state_size))
         scaled = self.scaled_rate(samples, state.replicas)
         rate = scaled.get(RATE_FACTOR, 1.0)
@@ -138,6 +141,25 @@ class Ppo(ActorCritic):
         returns = self._in_time(samples["value_target"], batch["valid"].shape)
         learn_statistics(network, batch, returns, replicas)
 
+    def judge(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """`advantage`, `value_target` and `value` of each step, and with the options for it ln pi
+        before the update, `PROXIMAL`; each [T, B].
+
+        Args:
+            network: Before the update.
+            batch: See `Batch`.
+        """
+        assert isinstance(network, PolicyValueNetwork)
+        log_prob = None
+        if self._config.needs_ratio:
+            log_prob, _, value = evaluate_rollouts(network, batch)
+        else:
+            value = self._values(network, batch)
+        advantage, value_target = self._advantages(network, batch, value, log_prob)
+        judged = {"advantage": advantage, "value_target": value_target, "value": value[:-1]}
+        return judged if log_prob is None else {**judged, PROXIMAL: log_prob}
+
+    @torch.no_grad()
     def prepare(
         self, network: nn.Module, batch: Batch, progress: float = 0.0, version: int = 0
     ) -> dict[str, Tensor]:
@@ -150,14 +172,13 @@ class Ppo(ActorCritic):
             batch: See `Batch`.
             progress, version: See `LearnerState`.
         """
-        assert isinstance(network, PolicyValueNetwork)
-        config, log_prob = self._config, None
-        with torch.no_grad():
-            if config.needs_ratio:
-                log_prob, _, value = evaluate_rollouts(network, batch)
-            else:
-                value = self._values(network, batch)
-        advantage, value_target = self._advantages(network, batch, value, log_prob)
+        return self._samples(self.judge(network, batch), batch, progress, version)
+
+    def _samples(
+        self, judged: Samples, batch: Batch, progress: float, version: int
+    ) -> dict[str, Tensor]:
+        """See `prepare`; `judged` is a result of `judge`."""
+        config, advantage = self._config, judged["advantage"]
         keeps_proximal = config.decoupled or config.ess_learning_rate > 0
         samples = {
             **{name: batch[name][:-1] for name in self._names_of_states},
@@ -166,9 +187,9 @@ class Ppo(ActorCritic):
             "log_prob": batch["log_prob"],
             "valid": batch["valid"].to(torch.float32),
             "advantage": advantage,
-            "value_target": value_target,
-            **({} if config.value_clip_range is None else {"value": value[:-1]}),
-            **({PROXIMAL: log_prob} if keeps_proximal and log_prob is not None else {}),
+            "value_target": judged["value_target"],
+            **({} if config.value_clip_range is None else {"value": judged["value"]}),
+            **({PROXIMAL: judged[PROXIMAL]} if keeps_proximal else {}),
             **({LAG_WEIGHT: lag_weights(batch, version)} if config.lag_weights else {}),
             **beside(advantage, changing(config, progress)),
         }

@@ -103,6 +103,12 @@ UNREAD_BY_STEP = (
     *("advantages", "max_rho", "max_c"),
 )
 """Hyperparameters that no gradient step reads; advantages come with the samples."""
+UNREAD_BY_PREPARING = (
+    *("learning_rate", "learning_rate_final", "clip_range", "clip_range_final"),
+    *("entropy_coefficient", "entropy_coefficient_final", "value_coefficient"),
+    *("max_gradient_norm", "minibatch_steps", "num_epochs", "target_kl", "normalize_advantage"),
+)
+"""Those that nothing before the steps reads."""
 CORRECTIONS = ("decoupled=true", "advantages=vtrace", "ess_learning_rate=0.5", "lag_weights=true")
 """Settings that correct for stale samples; see `SampleRequest.corrections`."""
 SCHEDULES = ("learning_rate_final", "clip_range_final", "entropy_coefficient_final")

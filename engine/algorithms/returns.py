@@ -1,11 +1,24 @@
-"""Returns and advantages. Time runs along the first axis; row t of a value is v(s_t)."""
+"""Returns and advantages. Time runs along the first axis; row t of a value is v(s_t).
+
+What an update computes from its batch before its steps, without gradients, can be compiled:
+
+    judged = state.preparing.run(state, self.judge, batch)
+
+It runs in eager mode at first; the runtime can later put a compiled one with the same results into
+`state.preparing` (`engine.compilation.prepared`). To be compilable the function reads tensors from
+its arguments only, has no side effects and does not branch on values.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from engine.layers.flat import FlatParameters
 
 
 def generalized_advantages(
@@ -43,7 +56,8 @@ def generalized_advantages(
     continues = (~terminated).to(value.dtype)
     delta_t = torch.addcmul(reward - v_t, continues, v_tp1, value=discount)
     trace_t = (discount * gae_lambda) * (~(terminated | truncated)).to(value.dtype)
-    return _accumulate(delta_t, trace_t)
+    advantage_t: Tensor = accumulate(delta_t, trace_t)
+    return advantage_t
 
 
 @dataclass(frozen=True)
@@ -168,13 +182,18 @@ def _trace(
     continues_t = (~(terminated | truncated)).to(value.dtype)
     trace_t = ratio_t.clamp(max=max_c) * (discount * trace_lambda) * continues_t
     delta_t = rho_t * torch.addcmul(reward - v_t, discount_t, v_tp1)
-    excess_t = _accumulate(delta_t, trace_t)
+    excess_t = accumulate(delta_t, trace_t)
     excess_tp1 = torch.cat((excess_t[1:], torch.zeros_like(excess_t[:1]))) * continues_t
     return _Trace(rho_t, discount_t, excess_t, excess_tp1)
 
 
-def _accumulate(delta_t: Tensor, trace_t: Tensor) -> Tensor:
-    """x_t = delta_t + trace_t x_{t+1}, with x_T = 0; all [T, B]."""
+@torch.library.custom_op("tianji::accumulate", mutates_args=())
+def accumulate(delta_t: Tensor, trace_t: Tensor) -> Tensor:
+    """x_t = delta_t + trace_t x_{t+1}, with x_T = 0; all [T, B].
+
+    One operation, since a compiled function would have one for each step otherwise; it calls
+    `engine/compilation/accumulate.cpp`.
+    """
     result = torch.empty_like(delta_t)
     following = torch.zeros_like(delta_t[0])
     for x_t, d_t, c_t in zip(
@@ -185,3 +204,39 @@ def _accumulate(delta_t: Tensor, trace_t: Tensor) -> Tensor:
     ):
         following = torch.addcmul(d_t, c_t, following, out=x_t)
     return result
+
+
+@accumulate.register_fake
+def _(delta_t: Tensor, trace_t: Tensor) -> Tensor:
+    return torch.empty_like(delta_t)
+
+
+Judge: TypeAlias = Callable[[nn.Module, Mapping[str, Tensor]], dict[str, Tensor]]
+"""(network, batch) -> tensors by name."""
+
+
+class Learning(Protocol):
+    """What it may read; a `LearnerState`."""
+
+    @property
+    def network(self) -> nn.Module: ...
+
+    @property
+    def weights(self) -> FlatParameters: ...
+
+
+class Preparing(Protocol):
+    """Computes it."""
+
+    def run(self, state: Learning, judge: Judge, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What `judge` returns of the network and a batch, without gradients."""
+        ...
+
+
+class EagerPreparing:
+    """Computes it kernel by kernel: the reference for compiled functions."""
+
+    def run(self, state: Learning, judge: Judge, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Preparing`."""
+        with torch.no_grad():
+            return judge(state.network, batch)

@@ -34,6 +34,7 @@ NAMES: dict[Kind, str] = {
     "steps": "optimiser steps",
     "act": "acting",
     "collect": "acting and environments",
+    "prepare": "advantages",
 }
 _COMPILERS = ("g++", "clang++", "c++")
 
@@ -57,6 +58,7 @@ class CompileJob:
         kind: Which function of it.
 
     Attributes:
+        kind: The same.
         library: The compiled function, once there is one.
         outcome: One line, once it is known: where the function comes from, or why there is none.
     """
@@ -66,7 +68,7 @@ class CompileJob:
         self.library: Library | None = None
         self.outcome = ""
         self._path = library_path(blueprint, kind)
-        self._kind = kind
+        self.kind: Kind = kind
         self._started_at_s = time.monotonic()
         self._process: subprocess.Popen[bytes] | None = None
         self._workspace: Workspace | None = None
@@ -123,7 +125,7 @@ class CompileJob:
         if self.library is not None:
             use(self.library)
         products = self.library.products if self.library is not None else ""
-        line = f"{NAMES[self._kind]}: {'; '.join(filter(None, (self.outcome, products)))}"
+        line = f"{NAMES[self.kind]}: {'; '.join(filter(None, (self.outcome, products)))}"
         print(line, flush=True)
         return line
 
@@ -181,7 +183,7 @@ class CompileJob:
             self._process = subprocess.Popen(
                 tethered(
                     "engine.compilation.compiler",
-                    *(self._kind, str(self._path), str(workspace.path)),
+                    *(self.kind, str(self._path), str(workspace.path)),
                     *searched(),
                     number=END_SIGNAL,
                 ),

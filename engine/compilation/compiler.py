@@ -29,7 +29,7 @@ from torch.fx import GraphModule
 
 from engine.blueprint import Blueprint, make_blueprint
 from engine.compilation.compile_job import CompileOrder
-from engine.compilation.host_code import SCAN, compile_object, found_by_linkers
+from engine.compilation.host_code import ACCUMULATE, SCAN, compile_object, found_by_linkers
 from engine.compilation.library import Kind, num_threads_of, put_library
 from engine.compilation.product_kernel import NAME, ProductKernel
 from engine.compilation.products import replace_products
@@ -38,9 +38,10 @@ from engine.host.end_signals import END_SIGNAL
 from engine.host.process import name_process
 from engine.search_path import look_in
 
-NICENESS: Mapping[Kind, int] = {"steps": 10, "act": 19}
-"""Training has priority, and a learner gains more than an actor. With 17 for steps, PPO on CartPole
-on two cores had no compiled steps after a minute; with 10 it had them after 43 s."""
+NICENESS: Mapping[Kind, int] = {"steps": 10, "act": 19, "collect": 10, "prepare": 10}
+"""Training has priority, and a learner gains more than an actor, unless both are one loop. With 17
+for steps, PPO on CartPole on two cores had no compiled steps after a minute; with 10 it had them
+after 43 s."""
 
 
 def write_library(blueprint: Blueprint, kind: Kind, library: Path, workspace: Path) -> None:
@@ -90,13 +91,19 @@ def _own_code(
     """Options that link this folder's C++ into a library, and one line about its products."""
     objects = [compile_object("scan.cpp", workspace, SCAN)]
     kernel, products = _fastest_products(graph, workspace, num_threads)
+    accumulate = torch.ops.tianji.accumulate.default
+    accumulates = any(node.target is accumulate for node in graph.graph.nodes)
     options: dict[str, object] = {}
-    if kernel is not None and kernel.is_used:
-        from engine.compilation.product_lowering import DECLARATIONS, lower_products
+    if accumulates or (kernel is not None and kernel.is_used):
+        from engine.compilation import product_lowering
 
-        lower_products(num_threads)
-        objects.append(workspace / f"{NAME}.o")
-        options["aot_inductor.custom_ops_to_c_shims"] = DECLARATIONS
+        options["aot_inductor.custom_ops_to_c_shims"] = product_lowering.DECLARATIONS
+        if accumulates:
+            product_lowering.lower_accumulate()
+            objects.append(compile_object("accumulate.cpp", workspace, ACCUMULATE))
+        if kernel is not None and kernel.is_used:
+            product_lowering.lower_products(num_threads)
+            objects.append(workspace / f"{NAME}.o")
     # Linkers take a name after a colon as it is, and an object as a whole.
     options["aot_inductor.custom_op_libs"] = [f":{each.name}" for each in objects]
     return options, products

@@ -13,6 +13,8 @@ from engine.compilation.compile_job import cpp_compiler
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC")
 SCAN = "tianji_scan"
 """The object file of `scan.cpp`, which is in every library."""
+ACCUMULATE = "tianji_accumulate"
+"""That of `accumulate.cpp`."""
 _SEARCHED = "LIBRARY_PATH"
 
 

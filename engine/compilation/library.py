@@ -29,14 +29,14 @@ from engine.spaces.leaves import identity_of
 
 MAKERS = (
     *("policy_inference", "compiled", "compiler", "staging", "tracing", "host_code"),
-    *("collecting", "scanning", "traces"),
+    *("collecting", "prepared", "scanning", "traces"),
     *("products", "product_kernel", "product_lowering"),
 )
 """Modules beside this one that determine what a library computes and how it is called."""
 
-Kind: TypeAlias = Literal["steps", "act", "collect"]
-"""The kind of compiled function: a learner's optimiser step, an actor's choice of actions, or with
-environments of tensors both this and their step."""
+Kind: TypeAlias = Literal["steps", "act", "collect", "prepare"]
+"""The kind of compiled function: a learner's optimiser step, an actor's choice of actions, with
+environments of tensors both this and their step, or what a learner computes before its steps."""
 
 
 class TensorSignature(msgspec.Struct, frozen=True):
@@ -169,7 +169,11 @@ def library_path(blueprint: Blueprint, kind: Kind) -> Path:
     """The library for this experiment, and for all that differ only in values that it does not
     read, on this machine, with this PyTorch and source code."""
     experiment, request = blueprint.experiment, blueprint.algorithm.samples()
-    unread = request.unread_by_step if kind == "steps" else request.unread_by_act
+    is_learner = kind in ("steps", "prepare")
+    unread = {
+        "steps": request.unread_by_step,
+        "prepare": request.unread_by_preparing or (),
+    }.get(kind, request.unread_by_act)
     described = msgspec.json.encode(
         (
             {name: value for name, value in experiment.algorithm.items() if name not in unread},
@@ -178,7 +182,7 @@ def library_path(blueprint: Blueprint, kind: Kind) -> Path:
             identity_of(blueprint.spaces.observation, "observation"),
             identity_of(blueprint.spaces.action, "action"),
             blueprint.layout.digest,
-            blueprint.rollouts_per_batch if kind == "steps" else experiment.env.num_splits,
+            blueprint.rollouts_per_batch if is_learner else experiment.env.num_splits,
             num_threads_of(blueprint, kind),
             experiment.env if kind == "collect" else None,
             blueprint.weights.digest,
@@ -196,7 +200,7 @@ def library_path(blueprint: Blueprint, kind: Kind) -> Path:
 
 def num_threads_of(blueprint: Blueprint, kind: Kind) -> int:
     """How many threads may share the products of a function."""
-    return blueprint.experiment.learner.threads if kind == "steps" else 1
+    return blueprint.experiment.learner.threads if kind in ("steps", "prepare") else 1
 
 
 def sources_of(blueprint: Blueprint, kind: Kind) -> Iterable[Path]:

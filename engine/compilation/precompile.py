@@ -31,7 +31,7 @@ def precompile(experiment: Experiment) -> list[str]:
     cut = build_graph(read_policy(experiment.policy), experiment).cut
     blueprint = make_blueprint(experiment, cut if cut.is_on_device else None, rehearses=True)
     outcomes = []
-    for kind in kinds_of(blueprint.cut):
+    for kind in kinds_of(blueprint):
         job = CompileJob(blueprint, kind)
         try:
             job.wait()

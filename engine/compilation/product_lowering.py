@@ -1,4 +1,5 @@
-"""How PyTorch's ahead-of-time compiler calls `product.cpp` for the operation `tianji::product`.
+"""How PyTorch's ahead-of-time compiler calls `product.cpp` for the operation `tianji::product`, and
+`accumulate.cpp` for `tianji::accumulate`.
 
 Imports that compiler, so only what compiles imports this.
 """
@@ -14,17 +15,26 @@ from torch._inductor.lowering import lowerings
 
 _FUNCTION = "aoti_torch_cpu_tianji_product"
 _NUM_TENSORS, _NUM_INTEGERS = 5, 19
-DECLARATIONS: Mapping[object, list[str]] = {
-    torch.ops.tianji.product.default: [
-        f"int32_t {_FUNCTION}({', '.join(['void*'] * _NUM_TENSORS + ['int64_t'] * _NUM_INTEGERS)})"
+_ACCUMULATE = "aoti_torch_cpu_tianji_accumulate"
+_ACCUMULATE_ARGUMENTS = 3, 4
+
+
+def _declared(function: str, num_tensors: int, num_integers: int) -> list[str]:
+    return [
+        f"int32_t {function}({', '.join(['void*'] * num_tensors + ['int64_t'] * num_integers)})"
     ]
+
+
+DECLARATIONS: Mapping[object, list[str]] = {
+    torch.ops.tianji.product.default: _declared(_FUNCTION, _NUM_TENSORS, _NUM_INTEGERS),
+    torch.ops.tianji.accumulate.default: _declared(_ACCUMULATE, *_ACCUMULATE_ARGUMENTS),
 }
 """The function by its operation, for the compiler."""
 
 
 class _Call(ir.ExternKernelOut):
-    """Of the function: buffers, and integers that say where in them its matrices are. That is
-    cheaper than a view of each."""
+    """Of a function: buffers, and integers that say where in them its matrices are. That is cheaper
+    than a view of each."""
 
     def codegen_args(self) -> list[str]:
         assert ir.is_node_sequence(self.inputs)
@@ -32,7 +42,8 @@ class _Call(ir.ExternKernelOut):
         return [*buffers, *(f"{number}L" for number in self.constant_args)]
 
     def get_kernel_name(self) -> str:
-        return _FUNCTION
+        assert self.cpp_kernel_name is not None
+        return self.cpp_kernel_name
 
 
 class _Placed:
@@ -94,4 +105,20 @@ def _lowered(
     layout = ir.FixedLayout(a.get_device_or_error(), torch.float32, [*batches, rows, columns])
     buffers = [each.buffer for each in inputs]
     call = _Call(layout, buffers, numbers, cpp_kernel_name=_FUNCTION)
+    return ir.TensorBox.create(call)
+
+
+def lower_accumulate() -> None:
+    """Teaches the compiler that operation."""
+    for operation in (torch.ops.tianji.accumulate, torch.ops.tianji.accumulate.default):
+        lowerings[operation] = _lowered_accumulate
+
+
+def _lowered_accumulate(delta: ir.TensorBox, trace: ir.TensorBox) -> ir.TensorBox:
+    rows, columns = map(int, delta.get_size())
+    inputs = [_Placed(ir.ExternKernel.require_contiguous(each)) for each in (delta, trace)]
+    numbers = [*(each.start for each in inputs), rows, columns]
+    layout = ir.FixedLayout(delta.get_device_or_error(), torch.float32, [rows, columns])
+    buffers = [each.buffer for each in inputs]
+    call = _Call(layout, buffers, numbers, cpp_kernel_name=_ACCUMULATE)
     return ir.TensorBox.create(call)

@@ -7,16 +7,24 @@ from collections.abc import Callable, Mapping
 from engine.blueprint import Blueprint
 from engine.compilation.collecting import trace_collect
 from engine.compilation.library import Kind
+from engine.compilation.prepared import trace_prepare
 from engine.compilation.tracing import Traced, trace_act, trace_steps
-from engine.graph.cut import Cut
 
 TRACE: Mapping[Kind, Callable[[Blueprint], Traced]] = {
     "steps": trace_steps,
     "act": trace_act,
     "collect": trace_collect,
+    "prepare": trace_prepare,
 }
 
 
-def kinds_of(cut: Cut) -> tuple[Kind, ...]:
+def kinds_of_learner(blueprint: Blueprint) -> tuple[Kind, ...]:
+    """The functions that a learner uses, in the order in which they are compiled."""
+    prepares = blueprint.algorithm.samples().unread_by_preparing is not None
+    return ("steps", "prepare") if prepares else ("steps",)
+
+
+def kinds_of(blueprint: Blueprint) -> tuple[Kind, ...]:
     """The functions that a run uses."""
-    return ("steps", "collect" if cut.is_on_device else "act")
+    of_actor: Kind = "collect" if blueprint.cut.is_on_device else "act"
+    return (*kinds_of_learner(blueprint), of_actor)

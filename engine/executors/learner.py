@@ -22,7 +22,9 @@ from engine.clock import Clock
 from engine.compilation.compile_job import CompileJob
 from engine.compilation.compiled import CompiledSteps
 from engine.compilation.library import Library
+from engine.compilation.prepared import CompiledPreparing
 from engine.compilation.staging import SampleStaging, Staging
+from engine.compilation.traces import kinds_of_learner
 from engine.devices.visible import CPU
 from engine.errors import RunFailedError
 from engine.executors.checkpoint import load_checkpoint, save_checkpoint
@@ -186,6 +188,8 @@ class LearnerExecutor:
         is_on_cpu = self._state.weights.vector.device.type == CPU
         self._compiles = compiles and is_on_cpu and steps is None
         self._compile_job: CompileJob | None = None
+        self._uncompiled = list(kinds_of_learner(blueprint)) if self._compiles else []
+        """What has not been begun yet: one at a time, since all want the same core."""
 
     @property
     def _vector(self) -> torch.Tensor:
@@ -374,20 +378,40 @@ class LearnerExecutor:
         return [updated, Noted("not-finite", told)] if told else [updated]
 
     def _start_compiling(self) -> list[Event]:
-        if not self._compiles or self._compile_job is not None:
-            return []
-        self._compile_job = job = CompileJob(self._blueprint, "steps")
-        return [self._tell_outcome(job)] if job.outcome else []
+        return self._compile_next() if self._compile_job is None else []
+
+    def _compile_next(self) -> list[Event]:
+        told: list[Event] = []
+        while self._uncompiled:
+            self._compile_job = job = CompileJob(self._blueprint, self._uncompiled.pop(0))
+            if not job.outcome:
+                break
+            told.append(self._tell_outcome(job))
+            self._forget_the_rest_unless(job.library)
+        return told
 
     def _poll_compiler(self) -> list[Event]:
         job = self._compile_job
-        return [self._tell_outcome(job)] if job is not None and job.poll() else []
+        if job is None or not job.poll():
+            return []
+        told = self._tell_outcome(job)
+        self._forget_the_rest_unless(job.library)
+        return [told, *self._compile_next()]
+
+    def _forget_the_rest_unless(self, library: Library | None) -> None:
+        """What keeps one function from being compiled keeps the others from it as well."""
+        if library is None:
+            self._uncompiled.clear()
 
     def _tell_outcome(self, job: CompileJob) -> Noted:
-        return Noted("compiled" if job.library else "eager", job.tell(self._use))
+        use = self._use_steps if job.kind == "steps" else self._use_preparing
+        return Noted("compiled" if job.library else "eager", job.tell(use))
 
-    def _use(self, library: Library) -> None:
+    def _use_steps(self, library: Library) -> None:
         self._state.steps = CompiledSteps(library)
+
+    def _use_preparing(self, library: Library) -> None:
+        self._state.preparing = CompiledPreparing(library)
 
     def _priorities(self, key: torch.Tensor, error: torch.Tensor) -> Priorities:
         layout = self._blueprint.priorities

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -26,25 +25,9 @@ from engine.roles.commands import CollectRollout, LoadWeights
 from engine.roles.events import RolloutCollected
 from engine.spec import EnvSpec
 from engine.testing import make_experiment
+from tests.helpers.engine.traced_library import TracedLibrary
 
 CPU = torch.device("cpu")
-
-
-class TracedLibrary:
-    """What a library computes, without a compiler.
-
-    Attributes:
-        num_calls: How often it was called.
-    """
-
-    def __init__(self, blueprint: Blueprint) -> None:
-        traced = trace_collect(blueprint)
-        self._graph, self.signature, self.num_calls = traced.graph, traced.signature, 0
-
-    def scan(self, fixed: Sequence[Tensor], rows: Sequence[Tensor]) -> None:
-        self.num_calls += 1
-        for row in zip(*(each.unbind() for each in rows), strict=True):
-            self._graph(*fixed, *row)
 
 
 def blueprint_of(env: EnvSpec, core: dict[str, object] | None = None) -> Blueprint:
@@ -109,7 +92,7 @@ CASES = pytest.mark.parametrize(
 def test_a_scan_collects_what_is_collected_step_by_step(env: EnvSpec, core):
     blueprint = blueprint_of(env, core)
     ours, theirs = executor_of(blueprint), executor_of(blueprint)
-    library = TracedLibrary(blueprint)
+    library = TracedLibrary(trace_collect(blueprint))
     num_episodes = 0
     for ticket in range(5):
         ours._library = library if ticket % 3 else None  # also from one way to the other
@@ -126,7 +109,7 @@ def test_a_scan_spreads_its_moments_evenly(monkeypatch: pytest.MonkeyPatch):
     clock = ManualClock(10.0)
     executor = DeviceActorExecutor(blueprint, 0, 0, clock)
     executor.perform(LoadWeights(DeviceWeights(0, weights_of(blueprint))))
-    executor._library = TracedLibrary(blueprint)
+    executor._library = TracedLibrary(trace_collect(blueprint))
     executor._steps_per_call = 4
     executor.perform(CollectRollout(0))
     clock.advance(2.0)
@@ -177,8 +160,9 @@ def test_an_environment_that_draws_in_its_steps_is_not_compiled(monkeypatch: pyt
 
 def test_what_does_not_fit_is_collected_step_by_step():
     blueprint = blueprint_of(EnvSpec(id="CartPole-v1", num_envs=4))
+    other = blueprint_of(EnvSpec(id="CartPole-v1", num_envs=2))
     executor = executor_of(blueprint)
-    executor._library = TracedLibrary(blueprint_of(EnvSpec(id="CartPole-v1", num_envs=2)))
+    executor._library = TracedLibrary(trace_collect(other))
     assert collect(executor, 0).rollout.info.num_env_steps > 100
     assert executor._library.num_calls == 0
 

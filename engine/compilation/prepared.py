@@ -1,0 +1,130 @@
+"""What comes before the steps of an update, by a compiled library: `engine.algorithms.returns`.
+
+(parameters; tensors of the batch; what is computed, which is written)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from engine.algorithms.gradient import pieces_of
+from engine.algorithms.returns import EagerPreparing, Judge, Learning
+from engine.blueprint import Blueprint
+from engine.compilation.library import Library, Signature, describe
+from engine.compilation.staging import Staging
+from engine.compilation.tracing import Traced, trace
+
+_GIVEN, _MADE = "batch.", "made."
+
+
+class CompiledPreparing:
+    """A `Preparing` that calls a library.
+
+    Args:
+        library: Of the kind `prepare`.
+    """
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        made = {n: s for n, s in library.signature.items() if n.startswith(_MADE)}
+        self._read = {n: s for n, s in library.signature.items() if n not in made}
+        self._made = {
+            name.removeprefix(_MADE): (one.shape, getattr(torch, one.dtype.removeprefix("torch.")))
+            for name, one in made.items()
+        }
+        self._judge: Judge | None = None
+        self._eager = EagerPreparing()
+
+    def run(self, state: Learning, judge: Judge, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Preparing`. The first function that fits the signature is the one that was
+        compiled."""
+        is_ours = self._judge is None or judge == self._judge
+        if not is_ours or _signature(state, batch) != self._read:
+            return self._eager.run(state, judge, batch)
+        self._judge = judge
+        made = {
+            name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in self._made.items()
+        }
+        fixed = [state.weights.vector.detach(), *(batch[name] for name in sorted(batch))]
+        self._library.scan(fixed, [made[name].unsqueeze(0) for name in sorted(made)])
+        return made
+
+
+def _signature(state: Learning, batch: Mapping[str, Tensor]) -> Signature:
+    return describe(
+        {"vector": state.weights.vector, **{_GIVEN + name: batch[name] for name in sorted(batch)}}
+    )
+
+
+class PreparingRecorder:
+    """Computes in eager mode and records the first call."""
+
+    def __init__(self) -> None:
+        self.judge: Judge | None = None
+        self.batch: dict[str, Tensor] = {}
+        self.made: dict[str, Tensor] = {}
+
+    def run(self, state: Learning, judge: Judge, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Preparing`."""
+        made = EagerPreparing().run(state, judge, batch)
+        if self.judge is None:
+            self.judge, self.batch, self.made = judge, dict(batch), made
+        return made
+
+
+def trace_prepare(blueprint: Blueprint) -> Traced:
+    """What is computed before the steps: writes it into its last arguments.
+
+    Raises:
+        RuntimeError, AssertionError: Nothing is, or it is not a pure function of its arguments.
+    """
+    state = blueprint.algorithm.init(0)
+    state.preparing = recorder = PreparingRecorder()
+    batch = Staging(blueprint.layout, blueprint.rollouts_per_batch).tensors
+    blueprint.algorithm.update(state, batch)
+    if recorder.judge is None:
+        raise RuntimeError("the algorithm computes nothing through state.preparing")
+    made = {name: torch.empty_like(recorder.made[name]) for name in sorted(recorder.made)}
+    arguments = [
+        state.weights.vector.detach(),
+        *(recorder.batch[name] for name in sorted(recorder.batch)),
+        *made.values(),
+    ]
+    function = _PrepareFunction(state.network, recorder.judge, sorted(recorder.batch), list(made))
+    signature = _signature(state, recorder.batch)
+    signature |= describe({_MADE + name: values for name, values in made.items()})
+    return trace(function, arguments, signature)
+
+
+class _PrepareFunction:
+    """The function with flat arguments, in place on the last ones."""
+
+    def __init__(self, network: nn.Module, judge: Judge, given: list[str], made: list[str]) -> None:
+        self._bound = _BoundJudge(network, judge)
+        self._shapes = [(name, p.shape) for name, p in self._bound.named_parameters()]
+        self._given, self._made = given, made
+
+    def __call__(self, vector: Tensor, *arguments: Tensor) -> tuple[Tensor, ...]:
+        batch = dict(zip(self._given, arguments, strict=False))
+        with torch.no_grad():
+            pieces = pieces_of(vector, self._shapes)
+            made: dict[str, Tensor] = functional_call(self._bound, pieces, (batch,))
+        for name, to in zip(self._made, arguments[len(self._given) :], strict=True):
+            to.copy_(made[name])
+        return ()
+
+
+class _BoundJudge(nn.Module):
+    """The function as a module, so that its parameters can be exchanged."""
+
+    def __init__(self, network: nn.Module, judge: Judge) -> None:
+        super().__init__()
+        self.network = network
+        self._judge = judge
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self._judge(self.network, batch)

@@ -1,0 +1,115 @@
+"""What comes before the steps of an update is the same if it is compiled."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from torch import Tensor
+
+from engine.algorithms.returns import accumulate
+from engine.blueprint import Blueprint, make_blueprint
+from engine.compilation.compiler import write_library
+from engine.compilation.library import Library
+from engine.compilation.prepared import CompiledPreparing, trace_prepare
+from engine.compilation.staging import Staging
+from engine.compilation.traces import kinds_of, kinds_of_learner
+from engine.spec import EnvSpec
+from engine.testing import make_experiment
+from tests.helpers.engine.traced_library import TracedLibrary
+
+
+def blueprint_of(core: dict[str, object] | None = None, **algorithm: object) -> Blueprint:
+    experiment = make_experiment(env=EnvSpec(id="CartPole-v1", num_envs=4))
+    network = msgspec.to_builtins(experiment.network) | {"core": core, "hidden_sizes": [8]}
+    ppo = {"name": "ppo", "rollout_steps": 10, "batch_steps": 80, "minibatch_steps": 40}
+    changed = msgspec.structs.replace(
+        experiment,
+        algorithm=algorithm if "name" in algorithm else {**ppo, **algorithm},
+        network=msgspec.convert(network, type(experiment.network)),
+    )
+    return make_blueprint(changed)
+
+
+def random_batch(blueprint: Blueprint) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    batch = Staging(blueprint.layout, blueprint.rollouts_per_batch).tensors
+    for values in batch.values():
+        if values.dtype == torch.bool:
+            values.copy_(torch.rand(values.shape, generator=generator) < 0.2)
+        elif values.dtype == torch.int64:
+            values.random_(0, 2, generator=generator)
+        else:
+            values.normal_(generator=generator)
+    return batch
+
+
+CASES = pytest.mark.parametrize(
+    "options",
+    [
+        {"value_clip_range": 0.1, "normalize_reward": True, "normalized_reward_limit": 1.0},
+        {"advantages": "vtrace", "decoupled": True},
+        {"core": {"name": "gru", "size": 4}},
+    ],
+    ids=["clipped", "corrected", "with a memory"],
+)
+
+
+def check(blueprint: Blueprint, preparing: CompiledPreparing) -> None:
+    eager, compiled = blueprint.algorithm.init(3), blueprint.algorithm.init(3)
+    compiled.preparing = preparing
+    batch = random_batch(blueprint)
+    for _ in range(3):
+        one = blueprint.algorithm.update(eager, batch)
+        other = blueprint.algorithm.update(compiled, batch)
+        assert other.metrics == pytest.approx(one.metrics, abs=1e-5)
+    torch.testing.assert_close(compiled.weights.vector, eager.weights.vector, atol=1e-5, rtol=0)
+
+
+@CASES
+def test_what_is_traced_is_what_is_computed(options: dict[str, object]):
+    blueprint = blueprint_of(**options)
+    traced = trace_prepare(blueprint)
+    assert torch.ops.tianji.accumulate.default in [node.target for node in traced.graph.graph.nodes]
+    library = TracedLibrary(traced)
+    check(blueprint, CompiledPreparing(library))
+    assert library.num_calls == 3
+
+
+def test_another_batch_is_judged_in_eager_mode():
+    library = TracedLibrary(trace_prepare(blueprint_of()))
+    check(blueprint_of(rollout_steps=20), CompiledPreparing(library))
+    assert library.num_calls == 0
+
+
+def test_only_what_computes_something_before_is_compiled_for_it():
+    impala = blueprint_of(name="impala", rollout_steps=10, batch_steps=80)
+    assert kinds_of_learner(impala) == ("steps",)
+    assert kinds_of(blueprint_of()) == ("steps", "prepare", "act")
+    with pytest.raises(RuntimeError, match=r"computes nothing through state\.preparing"):
+        trace_prepare(impala)
+
+
+def test_sums_go_backwards_in_time():
+    delta, trace = torch.randn(7, 3), torch.rand(7, 3)
+    found, following = accumulate(delta, trace), torch.zeros(3)
+    for t in reversed(range(7)):
+        following = delta[t] + trace[t] * following
+        torch.testing.assert_close(found[t], following)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler, which is PyTorch's own
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@CASES
+def test_a_library_computes_what_is_computed_in_eager_mode(
+    options: dict[str, object], tmp_path: Path
+):
+    blueprint = blueprint_of(**options)
+    write_library(blueprint, "prepare", tmp_path / "library.so", tmp_path)
+    preparing = CompiledPreparing(Library(tmp_path / "library.so"))
+    check(blueprint, preparing)
+    assert preparing._judge is not None
