@@ -23,6 +23,7 @@ PolicySharing: TypeAlias = Literal["shared", "separate"] | dict[str, tuple[str, 
 """Which agents act with which policy; see `Experiment.agents`."""
 PositiveInt: TypeAlias = Annotated[int, Meta(ge=1)]
 NonNegativeInt: TypeAlias = Annotated[int, Meta(ge=0)]
+Compression: TypeAlias = Literal["auto", "on", "off"]
 DeviceName: TypeAlias = Annotated[str, Meta(pattern="^(auto|cpu|cuda|cuda:[0-9]{1,3})$")]
 """Where a role computes: `cpu`, `cuda`, or `cuda:N`."""
 MAX_REPLICAS = 10_000
@@ -293,11 +294,15 @@ class LearnerSpec(Spec, frozen=True, kw_only=True):
 
 
 class ActorSpec(Spec, frozen=True, kw_only=True):
-    """How actors choose actions."""
+    """How actors choose actions, and how their rollouts travel."""
 
     device: DeviceName = "auto"
     """Where they do so: as `learner.device`. `auto`: on the learner's device if the policy chooses
     actions beside the learner for environments elsewhere, otherwise on the processor."""
+    compression: Compression = "auto"
+    """Whether rollouts to another host are packed, without loss. `auto`: where the link is the
+    limit and packing makes them arrive sooner, which each actor measures; its log tells. `on`:
+    always. `off`: never. On one host they are not sent at all."""
 
 
 class CheckpointSpec(Spec, frozen=True, kw_only=True):

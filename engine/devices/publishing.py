@@ -18,7 +18,7 @@ from torch import Tensor
 
 from engine.devices.interface import Device, DeviceEvent
 from engine.rollout import Weights
-from engine.wire.codec import allocate_framed
+from engine.wire.frames import allocate_framed
 
 
 class _Copy:

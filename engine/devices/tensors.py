@@ -16,7 +16,7 @@ from engine.algorithms.optimizer import AdamState
 from engine.devices.pinned_fields import torch_dtype
 from engine.layers.flat import flatten
 from engine.rollout import Layout, Rollout, Samples, Weights
-from engine.wire.codec import allocate_framed
+from engine.wire.frames import allocate_framed
 
 BOOKKEEPING = ("key", "version")
 """Fields of samples that are for the store or the trace, and stay in main memory."""

@@ -32,7 +32,7 @@ from engine.rollout import Rollout, Weights
 from engine.spaces.team import REWARD_FIELD
 from engine.timing import OFF, Sections
 from engine.wire.arena import Arena
-from engine.wire.codec import allocate_framed
+from engine.wire.frames import allocate_framed
 
 
 class ActorExecutor(BaseActorExecutor):

@@ -57,7 +57,7 @@ from engine.rollout import Priorities, Rollout, Samples, Weights
 from engine.timing import BATCHING, OFF, WEIGHTS, Sections
 from engine.trace.checkpoint_file import check_identity
 from engine.trace.warm_start import WarmStart
-from engine.wire.codec import allocate_framed
+from engine.wire.frames import allocate_framed
 
 if TYPE_CHECKING:
     from engine.executors.collective import LearnerGroup

@@ -19,7 +19,7 @@ from engine.roles.commands import Command, ForgetModel, MergeModel
 from engine.roles.events import Event, ModelsMerged
 from engine.rollout import Weights
 from engine.trace.warm_start import WarmStart
-from engine.wire.codec import allocate_framed
+from engine.wire.frames import allocate_framed
 
 Values = npt.NDArray[np.floating]
 Vector = npt.NDArray[np.float32]

@@ -33,7 +33,7 @@ from engine.rollout import Arrays, Layout, Priorities, Rollout, Samples, Samples
 from engine.seeds import buffer_random
 from engine.trace.replay_file import DrawnBatch, Segment, replay_directory
 from engine.wire.arena import Arena
-from engine.wire.codec import allocate_framed
+from engine.wire.frames import allocate_framed
 
 
 def limiter_of(blueprint: Blueprint) -> RateLimiter:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import torch
 
 from engine import PROTOCOL_VERSION
@@ -17,7 +18,7 @@ from engine.host.cores import give_way, pin
 from engine.host.descriptors import keep_spare
 from engine.host.end_signals import END_SIGNAL, end_by
 from engine.host.process import OrphanWatch
-from engine.messages import COORDINATOR, Joined, ProgressShown
+from engine.messages import COORDINATOR, Joined, ProgressShown, role_of
 from engine.progress import Progress
 from engine.roles.events import TimerFired
 from engine.runtime.assemble import Assembly, host_role
@@ -72,6 +73,9 @@ def run_worker(
     stopwatch = Stopwatch() if blueprint.experiment.profile else None
     sections = stopwatch or OFF
     wiring = common.wiring_of(spec, inherited.keys, inherited.listeners.get(spec.bind))
+    if any(role_of(role) == "actor" for role in spec.roles):
+        compression = blueprint.experiment.actor.compression
+        wiring = msgspec.structs.replace(wiring, compression=compression)
     with Sockets(spec.address, wiring, codec, spec.roles, sections) as sockets:
         if spec.bind.startswith("tcp:"):
             keep_spare()

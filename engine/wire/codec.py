@@ -25,7 +25,9 @@ from engine.messages import (
 from engine.rollout import Layout, Priorities, Rollout, Samples, Weights
 from engine.wire import header
 from engine.wire.arena import Arena
+from engine.wire.frames import allocate_framed, join_frame, payload_of
 from engine.wire.header import HEADER_BYTES, PREFIX_BYTES, Buffer
+from engine.wire.packing import Packer
 from engine.wire.spsc_ring import FRAME
 from engine.wording import plural
 
@@ -64,6 +66,7 @@ class Codec:
     ) -> None:
         self.arena = arena
         self._rollout = rollout
+        self._packer = Packer(rollout)
         self._weights = weights
         self._model = model or weights
         self._samples = samples
@@ -88,7 +91,13 @@ class Codec:
         return HEADER_BYTES + self._weights.num_bytes
 
     def encode(
-        self, message: AnyMessage, to: str, *, shares_memory: bool = False, learner: int = -1
+        self,
+        message: AnyMessage,
+        to: str,
+        *,
+        shares_memory: bool = False,
+        learner: int = -1,
+        packs: bool = False,
     ) -> list[Buffer]:
         """One frame for a message, rollout or parameters; 1 + B frames for a batch of B rollouts.
 
@@ -102,8 +111,11 @@ class Codec:
                 its header, and its slot belongs to the receiver from now on; weights are put on
                 memory shared with them, once for all.
             learner: Number of the sender, if it is a learner.
+            packs: Whether a rollout is packed, if that makes it smaller.
         """
         match message:
+            case RolloutArrived(rollout=rollout, held_version=held) if packs:
+                return [self._packed_frame(to, rollout, held)]
             case RolloutArrived(rollout=rollout, held_version=held):
                 return [self._rollout_frame(to, rollout, held, shares_memory)]
             case WeightsArrived(weights=weights):
@@ -119,11 +131,11 @@ class Codec:
             case SamplesArrived(batch=batch, samples=samples):
                 layout = self._samples
                 head = header.pack_samples(to, batch, samples.info, layout.digest, layout.num_bytes)
-                return [self._join(head, samples.buffer)]
+                return [join_frame(head, samples.buffer)]
             case PrioritiesArrived(priorities=priorities):
                 layout = self._priorities
                 head = header.pack_priorities(to, layout.digest, layout.num_bytes)
-                return [self._join(head, priorities.buffer)]
+                return [join_frame(head, priorities.buffer)]
             case BatchArrived(batch=batch, rollouts=rollouts):
                 frames = [self._rollout_frame(to, r, -1, shares_memory) for r in rollouts]
                 return [header.pack_batch(to, batch, len(frames)), *frames]
@@ -156,7 +168,7 @@ class Codec:
 
     def _decode_one(self, kind: int, frame: Buffer) -> AnyMessage:
         match kind:
-            case header.KIND_ROLLOUT | header.KIND_SLOT:
+            case header.KIND_ROLLOUT | header.KIND_SLOT | header.KIND_PACKED:
                 return RolloutArrived(*self._rollout_of(frame))
             case header.KIND_WEIGHTS | header.KIND_MODEL | header.KIND_MERGED:
                 return self._parameters_of(frame, kind)
@@ -165,11 +177,11 @@ class Codec:
             case header.KIND_SAMPLES:
                 layout = self._samples
                 batch, info = header.unpack_samples(frame, layout.digest, layout.num_bytes)
-                return SamplesArrived(batch, Samples(info, _payload(frame)))
+                return SamplesArrived(batch, Samples(info, payload_of(frame)))
             case header.KIND_PRIORITIES:
                 layout = self._priorities
                 header.check_priorities(frame, layout.digest, layout.num_bytes)
-                return PrioritiesArrived(Priorities(_payload(frame)))
+                return PrioritiesArrived(Priorities(payload_of(frame)))
             case header.KIND_SEQUENCED:
                 return self._message_of(frame)
             case header.KIND_MESSAGE if header.is_message_prefix(frame):
@@ -188,7 +200,7 @@ class Codec:
         self, kind: int, to: str, weights: Weights, group: int = 0, answered: int = 0
     ) -> Buffer:
         head = self._parameters_head(kind, to, weights.version, group, answered)
-        return self._join(head, weights.buffer)
+        return join_frame(head, weights.buffer)
 
     def _parameters_head(
         self, kind: int, to: str, version: int, group: int, answered: int = 0
@@ -216,7 +228,7 @@ class Codec:
         version, group, answered = header.unpack_parameters(
             frame, kind, layout.digest, layout.num_bytes
         )
-        weights = Weights(version, _payload(frame))
+        weights = Weights(version, payload_of(frame))
         if kind == header.KIND_MODEL:
             return ModelOffered(group, weights, answered)
         return WeightsArrived(weights) if kind == header.KIND_WEIGHTS else ModelMerged(weights)
@@ -229,17 +241,34 @@ class Codec:
         head = header.pack_rollout(
             to, rollout.info, held_version, layout.digest, layout.num_bytes, slot
         )
-        return head if slot is not None else self._join(head, rollout.buffer)
+        return head if slot is not None else join_frame(head, rollout.buffer)
 
     def _rollout_of(self, frame: Buffer) -> tuple[Rollout, int]:
         layout = self._rollout
         info, held_version = header.unpack_rollout(frame, layout.digest, layout.num_bytes)
         slot = header.slot_of(frame)
         if slot is None:
-            return Rollout(info, _payload(frame)), held_version
+            return Rollout(info, self._unpacked(frame)), held_version
         if self.arena is None:
             raise WireError("a rollout in shared memory, where none is shared")
         return Rollout(info, self.arena.attach(slot, info.epoch)), held_version
+
+    def _packed_frame(self, to: str, rollout: Rollout, held_version: int) -> Buffer:
+        packed = self._packer.pack(rollout.buffer)
+        if packed is None:
+            return self._rollout_frame(to, rollout, held_version, shares_memory=False)
+        layout, info = self._rollout, rollout.info
+        head = header.pack_rollout(
+            to, info, held_version, layout.digest, layout.num_bytes, is_packed=True
+        )
+        return join_frame(head, packed)
+
+    def _unpacked(self, frame: Buffer) -> npt.NDArray[np.uint8]:
+        if header.kind_of(frame) != header.KIND_PACKED:
+            return payload_of(frame)
+        buffer = allocate_framed(self._rollout.num_bytes)
+        self._packer.unpack(payload_of(frame), buffer)
+        return buffer
 
     def post(self, message: RolloutArrived, to: str) -> bool:
         """Announces a rollout in its actor's ring to this buffer, which maps the same arena.
@@ -276,24 +305,3 @@ class Codec:
             slot = header.slot_of(frame)
             if slot is not None and self.arena is not None:
                 self.arena.free(slot)
-
-    def _join(self, head: bytes, buffer: npt.NDArray[np.uint8]) -> Buffer:
-        """Header and buffer as one frame; free if the buffer was allocated with room in front.
-
-        An earlier frame of the same buffer may still be queued, and shares that room. So a buffer
-        that is sent several times is sent under the same header each time.
-        """
-        room = buffer.base
-        if isinstance(room, np.ndarray) and room.nbytes == HEADER_BYTES + buffer.nbytes:
-            room[:HEADER_BYTES] = np.frombuffer(head, np.uint8)
-            return room.data
-        return head + buffer.tobytes()
-
-
-def allocate_framed(num_bytes: int) -> npt.NDArray[np.uint8]:
-    """A zeroed buffer, uint8 [num_bytes], with space for a header before it: no copy to send."""
-    return np.zeros(HEADER_BYTES + num_bytes, np.uint8)[HEADER_BYTES:]
-
-
-def _payload(frame: Buffer) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(frame, np.uint8, offset=HEADER_BYTES)

@@ -45,6 +45,9 @@ KIND_BOARD = 9
 KIND_SEQUENCED = 10
 """A sequenced message: its number takes the place of the digest, its session that of the size."""
 
+KIND_PACKED = 11
+"""A packed rollout (`engine.wire.packing`): the header says its size as it was before."""
+
 _PREFIX = struct.Struct("<4sHHQQ20s")
 PREFIX_BYTES = _PREFIX.size
 MAX_DESTINATION = 20
@@ -65,12 +68,14 @@ def pack_rollout(
     digest: int,
     num_bytes: int,
     slot: int | None = None,
+    *,
+    is_packed: bool = False,
 ) -> bytes:
     """Header of a rollout; `held_version` is the newest weights version of its actor.
 
     With `slot`, the header of a rollout in this slot of the host's arena.
     """
-    kind = KIND_ROLLOUT if slot is None else KIND_SLOT
+    kind = KIND_PACKED if is_packed else KIND_ROLLOUT if slot is None else KIND_SLOT
     return _seal(
         _prefix(kind, to, digest, num_bytes)
         + _ROLLOUT.pack(*_values(info, held_version))
@@ -87,7 +92,9 @@ def unpack_rollout(frame: Buffer, digest: int, num_bytes: int) -> tuple[RolloutI
     Raises:
         WireError: Not a rollout of this layout.
     """
-    kind = KIND_SLOT if kind_of(frame) == KIND_SLOT else KIND_ROLLOUT
+    kind = kind_of(frame)
+    if kind not in (KIND_SLOT, KIND_PACKED):
+        kind = KIND_ROLLOUT
     _check(frame, kind, digest, num_bytes)
     return _rollout_info(_ROLLOUT.unpack_from(frame, _PREFIX.size))
 
@@ -243,12 +250,6 @@ def kind_of(frame: Buffer) -> int:
     return int(kind)
 
 
-def frame_bytes_of(frame: Buffer) -> int:
-    """Size of a frame with a payload, from its header. Raises WireError as `kind_of`."""
-    kind_of(frame)
-    return HEADER_BYTES + int(_PREFIX.unpack_from(frame)[4])
-
-
 def destination_of(frame: Buffer) -> str:
     """The role that a frame is for.
 
@@ -279,7 +280,9 @@ def _check(frame: Buffer, kind: int, digest: int, num_bytes: int) -> None:
     if found != kind:
         raise WireError(f"frame of kind {found} where {kind} was expected")
     expected = HEADER_BYTES + (0 if kind in (KIND_SLOT, KIND_BOARD) else num_bytes)
-    if len(frame) != expected:
+    if len(frame) != expected and not (
+        kind == KIND_PACKED and HEADER_BYTES < len(frame) < expected
+    ):
         raise WireError(f"frame of {len(frame)} bytes, expected {expected}")
     end = HEADER_BYTES - _CHECKSUM.size
     if _CHECKSUM.unpack_from(frame, end)[0] != zlib.crc32(memoryview(frame)[:end]):

@@ -131,13 +131,18 @@ class SocketFactory:
 
     def connect(self, link: Link, kind: int = zmq.DEALER) -> zmq.Socket[bytes]:
         """A client socket of this type."""
+        socket = self.client(link, kind)
+        socket.connect(link.endpoint)
+        return socket
+
+    def client(self, link: Link, kind: int = zmq.DEALER) -> zmq.Socket[bytes]:
+        """A client socket that has not connected yet."""
         socket = self._socket(kind, link.endpoint)
         socket.set(zmq.IDENTITY, self._name_of(link).encode())
         if link.latest_only:
             socket.set(zmq.CONFLATE, 1)
         if link.endpoint.startswith("tcp:"):
             self._secure_client(socket, link)
-        socket.connect(link.endpoint)
         return socket
 
     def _name_of(self, link: Link) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -30,6 +31,7 @@ from engine.messages import (
     index_of,
     role_of,
 )
+from engine.spec import Compression
 from engine.timing import OFF, RECEIVING, WAITING, Sections
 from engine.wire import header
 from engine.wire.codec import Codec
@@ -37,6 +39,7 @@ from engine.wire.header import Buffer
 from engine.wire.keys import Keyring
 from engine.wire.outgoing import RETRY_S, InFlightWeights, Outgoing
 from engine.wire.reliable_links import REPEATED, ReliableLinks
+from engine.wire.rollout_link import RolloutLink
 from engine.wire.shared_receiver import SharedReceiver
 from engine.wire.socket_factory import LATEST, LINGER_MS, NONCE, Link, SocketFactory, seals_of
 
@@ -54,6 +57,7 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
         routes: The process that runs each role, where the names differ.
         keyring: Needed as soon as one endpoint is TCP.
         neighbours: The processes of the same host, which share memory with this one.
+        compression: Of rollouts that this process sends to other hosts.
     """
 
     bind: str = ""
@@ -62,6 +66,7 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     routes: dict[str, str] = {}
     keyring: Keyring | None = None
     neighbours: frozenset[str] = frozenset()
+    compression: Compression = "off"
 
 
 class Sockets:
@@ -101,6 +106,7 @@ class Sockets:
         """Of the clients, by socket."""
         self._routes = wiring.routes
         self._num_refused = 0
+        self._rollout_links: dict[str, RolloutLink] = {}
         arena = codec.arena
         self._shared: SharedReceiver | None = None
         if arena is not None and (inbox := arena.rings.inbox(roles or (address,))) is not None:
@@ -130,6 +136,8 @@ class Sockets:
 
     def close(self, linger_ms: int = LINGER_MS) -> None:
         """Closes everything; sent messages are flushed for at most `linger_ms`."""
+        for link in self._rollout_links.values():
+            link.close()
         self._out.close(linger_ms)
         if self._authenticator is not None:
             self._authenticator.stop()
@@ -171,7 +179,7 @@ class Sockets:
         if links is not None and links.put(message, to, peer):
             links.tend(self._out.hand_over)
             return True
-        frames = self._codec.encode(message, to, shares_memory=is_near, learner=self._learner)
+        frames = self._encode(message, to, peer, is_near=is_near)
         if isinstance(message, WeightsArrived):
             return self._out.send_weights(peer + LATEST, frames)
         connection = peer
@@ -180,6 +188,14 @@ class Sockets:
         is_repeated = isinstance(message, REPEATED)
         is_sent = self._out.hand_over(connection, frames, is_repeated=is_repeated)
         return is_sent or self._give_up(frames)
+
+    def _encode(self, message: AnyMessage, to: str, peer: str, *, is_near: bool) -> list[Buffer]:
+        encode = partial(
+            self._codec.encode, message, to, shares_memory=is_near, learner=self._learner
+        )
+        if is_near or type(message) is not RolloutArrived or peer not in self._rollout_links:
+            return encode()
+        return self._rollout_links[peer].encode(lambda packs: encode(packs=packs))
 
     def _give_up(self, frames: list[Buffer]) -> bool:
         self._codec.free(frames)
@@ -237,11 +253,12 @@ class Sockets:
     def _decode(
         self, socket: zmq.Socket[bytes], parts: list[zmq.Frame]
     ) -> tuple[str, AnyMessage | WireError] | None:
-        identity: bytes | None
+        identity = None
         if socket is self._out.server:
-            identity, parts = parts[0].bytes, parts[1:]
-            sender = identity.decode("ascii", "replace")
+            way, parts = parts[0].bytes, parts[1:]
+            sender = way.decode("ascii", "replace")
             if self._out.learns_ways:
+                identity = way
                 sender = sender.partition(NONCE)[0]
                 member = sender.removesuffix(LATEST)
                 if not parts or parts[-1].get("User-Id") != member:
@@ -251,7 +268,11 @@ class Sockets:
             sender = self._peers[socket]
             identity = self._out.identities.get(sender)
         try:
-            frames = self._open_message(socket, sender, identity, [part.buffer for part in parts])
+            frames: list[Buffer] = [part.buffer for part in parts]
+            if self._seals is not None and identity is not None:
+                frames = self._seals.open(sender.removesuffix(LATEST), identity, frames)
+                if socket is self._out.server:
+                    self._out.ways[sender] = identity
             message = self._codec.decode(frames)
             if self._links is not None and not self._links.enter(sender, frames[0], message):
                 return None
@@ -259,22 +280,6 @@ class Sockets:
         except WireError as error:
             self._num_refused += 1
             return "", WireError(error.what, where=f"frame from {sender.removesuffix(LATEST)}")
-
-    def _open_message(
-        self,
-        socket: zmq.Socket[bytes],
-        sender: str,
-        identity: bytes | None,
-        parts: Sequence[Buffer],
-    ) -> Sequence[Buffer]:
-        """The frames of a message, opened if it is sealed: then its sender is there."""
-        is_server = socket is self._out.server
-        if self._seals is None or identity is None or (is_server and not self._out.learns_ways):
-            return parts
-        frames = self._seals.open(sender.removesuffix(LATEST), identity, parts)
-        if is_server:
-            self._out.ways[sender] = identity
-        return frames
 
     def _open(self, wiring: Wiring) -> None:
         factory = self.factory(
@@ -286,9 +291,13 @@ class Sockets:
             self._out.server = factory.bind(wiring.bind, wiring.listener)
             self._poller.register(self._out.server, zmq.POLLIN)
         for link in wiring.links:
-            client = factory.connect(link)
+            client = factory.client(link)
             name = link.peer + LATEST * link.latest_only
             self._out.clients[name], self._peers[client] = client, name
             if self._seals is not None and link.endpoint.startswith("tcp:"):
                 self._out.identities[name] = client.get_string(zmq.IDENTITY).encode()
+                if wiring.compression != "off" and not link.latest_only:
+                    rollouts = RolloutLink(link.peer, client, wiring.compression)
+                    self._rollout_links[link.peer] = rollouts
+            client.connect(link.endpoint)
             self._poller.register(client, zmq.POLLIN)

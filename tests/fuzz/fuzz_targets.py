@@ -43,7 +43,8 @@ from engine.testing import make_rollout, make_weights
 from engine.trace.reader import read_summary, read_table
 from engine.trace.records import RECORD_TYPES, Consumption, Event, Ledger, Merge, table_of
 from engine.wire import header
-from engine.wire.codec import Codec, WeightsLayout, allocate_framed
+from engine.wire.codec import Codec, WeightsLayout
+from engine.wire.frames import allocate_framed
 from engine.wire.keys import make_keyrings
 from engine.wire.socket_factory import seals_of
 from tests.fuzz.fuzz_inputs import FILE_BYTES, FRAME_BYTES, Choices, bounded, edit, mutated

@@ -13,13 +13,13 @@ from tests.helpers.ssh_kit import REPOSITORY, Bench, other_python
 from tianji_cli.lab import Lab
 
 
-def lab_of(num_hosts: int, directory: Path) -> Iterator[Lab]:
+def lab_of(num_hosts: int, directory: Path, *, rate: str = "1gbit") -> Iterator[Lab]:
     """Hosts that do not see the sources, so that nothing works by accident."""
     hide = [REPOSITORY / "engine", REPOSITORY / "tianji_cli"]
     other = other_python()
     share = [other.parent.parent] if other is not None and other.parts[1] != "usr" else []
     try:
-        built = Lab.up(hosts=num_hosts, directory=directory, hide=hide, share=share)
+        built = Lab.up(hosts=num_hosts, rate=rate, directory=directory, hide=hide, share=share)
     except TianJiError as error:
         pytest.skip(f"no lab here: {error}")
     with built:

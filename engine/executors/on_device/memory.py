@@ -25,7 +25,7 @@ from engine.devices.tensors import (
 from engine.devices.visible import CPU
 from engine.roles.events import WeightsPending
 from engine.rollout import Arrays, Rollout, Samples, Weights
-from engine.wire.codec import allocate_framed
+from engine.wire.frames import allocate_framed
 
 
 class FusedMemory:

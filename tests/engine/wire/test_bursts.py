@@ -16,7 +16,8 @@ from engine.host.ports import listen_on
 from engine.messages import ActorLost, WeightsArrived, WeightsRequested
 from engine.rollout import Weights
 from engine.testing import make_weights
-from engine.wire.codec import Codec, WeightsLayout, allocate_framed
+from engine.wire.codec import Codec, WeightsLayout
+from engine.wire.frames import allocate_framed
 from engine.wire.keys import Keyring, make_keyrings
 from engine.wire.outgoing import MAX_IN_FLIGHT_BYTES, MIN_IN_FLIGHT, InFlightWeights
 from engine.wire.socket_factory import LATEST, seals_of

@@ -48,7 +48,8 @@ from engine.rollout import (
 from engine.testing import make_rollout, make_weights
 from engine.trace.records import Ledger
 from engine.wire import header
-from engine.wire.codec import MAX_MESSAGE_BYTES, Codec, WeightsLayout, allocate_framed
+from engine.wire.codec import MAX_MESSAGE_BYTES, Codec, WeightsLayout
+from engine.wire.frames import allocate_framed
 
 CHECKED = settings(deadline=None, max_examples=200, derandomize=True)
 LAYOUT = Layout((Field("observation", "float32", (2,), 1), Field("action", "int64")), 2, 3)

@@ -16,7 +16,8 @@ from engine.roles.commands import Command, Quit
 from engine.roles.events import Event
 from engine.rollout import Weights
 from engine.runtime.loop import Executor, Loop, LoopClock, RoleInstance
-from engine.wire.codec import Codec, WeightsLayout, allocate_framed
+from engine.wire.codec import Codec, WeightsLayout
+from engine.wire.frames import allocate_framed
 from engine.wire.sockets import Sockets, Wiring
 from tests.helpers.engine.socket_kit import LAYOUT, link, receive
 

@@ -17,7 +17,8 @@ from engine.messages import RolloutArrived, Start, TicketRequested, index_of
 from engine.rollout import Field, Layout, Rollout
 from engine.testing import make_rollout
 from engine.wire.arena import Arena
-from engine.wire.codec import Codec, WeightsLayout, allocate_framed
+from engine.wire.codec import Codec, WeightsLayout
+from engine.wire.frames import allocate_framed
 from engine.wire.socket_factory import Link
 from engine.wire.sockets import Sockets, Wiring
 from engine.wire.spsc_ring import FRAME, IncomingRings, RingSet, SpscRing

@@ -24,7 +24,8 @@ from engine.host.malloc import keep_freed_memory
 from engine.messages import AnyMessage, RolloutArrived, TicketGranted, TicketRequested, index_of
 from engine.rollout import Field, Layout, Rollout, RolloutInfo
 from engine.wire.arena import Arena
-from engine.wire.codec import Codec, WeightsLayout, allocate_framed
+from engine.wire.codec import Codec, WeightsLayout
+from engine.wire.frames import allocate_framed
 from engine.wire.keys import Keyring
 from engine.wire.shared_receiver import LINGER_S
 from engine.wire.socket_factory import Link, SocketFactory

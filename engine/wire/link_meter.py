@@ -1,0 +1,64 @@
+"""How long a connection to another host has had something to send: the kernel's own measurement.
+
+TCP counts the time in which something that was sent has not arrived yet (`tcpi_busy_time`, Linux
+4.10), without the time in which the receiver was what it waited for.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+_INFO_BYTES = 192
+_BUSY_AT = 168
+"""`struct tcp_info`: busy and receiver-limited time in microseconds, 64 bits each."""
+_TIMES = struct.Struct("=QQ")
+
+
+class LinkMeter:
+    """Of one socket that connects; made before it does.
+
+    Args:
+        client: The socket.
+    """
+
+    def __init__(self, client: zmq.Socket[bytes]) -> None:
+        self._client = client
+        events = zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
+        self._monitor = client.get_monitor_socket(events)
+        self._fd: int | None = None
+
+    def close(self) -> None:
+        """Before the socket is closed."""
+        self._client.disable_monitor()
+        self._monitor.close(0)
+
+    def busy_s(self) -> float | None:
+        """Seconds since the connection was made in which it was busy; None if there is none, or if
+        the kernel does not say."""
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor)
+            self._fd = event["value"] if event["event"] == zmq.EVENT_CONNECTED else None
+        if self._fd is None:
+            return None
+        try:
+            return _busy_s(self._fd)
+        except OSError:
+            return None
+
+
+def _busy_s(fd: int) -> float | None:
+    """Of a connection that ZeroMQ owns. If it was closed a moment ago, the number can be that of
+    another file: that gives an error, or one wrong time."""
+    view = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
+    try:
+        info = view.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
+    finally:
+        view.detach()
+    if len(info) < _BUSY_AT + _TIMES.size:
+        return None
+    busy_us, limited_by_receiver_us = _TIMES.unpack_from(info, _BUSY_AT)
+    return float(max(0, busy_us - limited_by_receiver_us)) / 1e6
