@@ -86,7 +86,9 @@ def _seed_frames() -> list[bytes]:
     )
     slot = header.pack_rollout("buffer-0", rollout.info, 8, LAYOUT.digest, LAYOUT.num_bytes, 1)
     frames = [bytes(frame) for m in messages for frame in CODEC.encode(m, "buffer-0")]
-    return [*frames, slot, b""]
+    (packed,) = CODEC.encode(RolloutArrived(rollout, 8), "buffer-0", packs=True)
+    assert header.kind_of(packed) == header.KIND_PACKED
+    return [*frames, slot, b"", bytes(packed)]
 
 
 FRAMES = _seed_frames()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from engine.messages import RolloutArrived
 from engine.rollout import Field, Layout, Rollout
 from engine.spec import Compression
 from engine.testing import make_rollout
-from engine.wire import header, link_meter
+from engine.wire import header, link_meter, rollout_link
 from engine.wire.codec import Codec, WeightsLayout
 from engine.wire.keys import make_keyrings
 from engine.wire.link_meter import LinkMeter
