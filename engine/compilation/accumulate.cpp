@@ -7,8 +7,10 @@
 // Of PyTorch; missing where functions have no tensors.
 extern "C" __attribute__((weak)) int32_t aoti_torch_get_data_ptr(void* tensor, void** result);
 
+// Numbers: T and B.
 extern "C" void tianji_accumulate(float* out, const float* delta, const float* trace,
-                                  int64_t num_steps, int64_t num_columns) {
+                                  const int64_t* numbers) {
+  const int64_t num_steps = numbers[0], num_columns = numbers[1];
   for (int64_t t = num_steps - 1; t >= 0; t--) {
     const int64_t row = t * num_columns;
     if (t == num_steps - 1)
@@ -28,7 +30,8 @@ extern "C" int32_t aoti_torch_cpu_tianji_accumulate(void* out, void* delta, void
   void* const tensors[3] = {out, delta, trace};
   for (int i = 0; i < 3; i++)
     if (const int32_t error = aoti_torch_get_data_ptr(tensors[i], &data[i])) return error;
+  const int64_t numbers[] = {num_steps, num_columns};
   tianji_accumulate((float*)data[0], (const float*)data[1] + delta_start,
-                    (const float*)data[2] + trace_start, num_steps, num_columns);
+                    (const float*)data[2] + trace_start, numbers);
   return 0;
 }

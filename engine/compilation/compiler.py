@@ -5,8 +5,8 @@
 
 `steps` runs one update on an empty batch and records what the algorithm asks `state.steps` to do;
 `act` is an actor's step. Either is traced as one computation with fixed shapes, from which
-PyTorch's ahead-of-time compiler makes a library. It runs beside the training that uses the result
-and never inside it: tracing holds Python's lock for seconds.
+`engine.compilation.native` makes a library, or PyTorch's ahead-of-time compiler. It runs beside the
+training that uses the result and never inside it: tracing and compiling hold Python's lock.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from types import FrameType
 from typing import cast
@@ -31,7 +32,10 @@ from engine.blueprint import Blueprint, make_blueprint
 from engine.compilation.compile_job import CompileOrder
 from engine.compilation.host_code import ACCUMULATE, SCAN, compile_object, found_by_linkers
 from engine.compilation.library import Kind, num_threads_of, put_library
-from engine.compilation.product_kernel import NAME, ProductKernel
+from engine.compilation.native.build import build, native_source
+from engine.compilation.native.places import UnsupportedError
+from engine.compilation.native_calls import rules_of_calls
+from engine.compilation.product_kernel import ProductKernel
 from engine.compilation.products import replace_products
 from engine.compilation.traces import TRACE
 from engine.host.end_signals import END_SIGNAL
@@ -73,26 +77,68 @@ def compile_graph(
     Raises:
         RuntimeError: A library cannot compute it.
     """
+    faster = GraphModule(graph, deepcopy(graph.graph))
+    kernel, products = _fastest_products(faster, workspace, num_threads)
+    if kernel is None:
+        compile_by_pytorch(graph, arguments, made, workspace)
+        return products
+    try:
+        return _compile_loops(faster, made, workspace, kernel)
+    except (UnsupportedError, subprocess.CalledProcessError) as error:
+        is_new = hasattr(torch._inductor.config.aot_inductor, "custom_op_libs")
+        if not is_new:
+            kernel, products = None, "products by PyTorch, which is too old for others"
+        chosen = faster if is_new else graph
+        compile_by_pytorch(chosen, arguments, made, workspace, kernel)
+        return "; ".join(filter(None, (f"by PyTorch's compiler: {error}", products)))
+
+
+def _compile_loops(graph: GraphModule, made: Path, workspace: Path, kernel: ProductKernel) -> str:
+    """Compiles loops and products as C++ without PyTorch, which takes a tenth of the time that
+    PyTorch's compiler takes. All products are the kernel's.
+
+    Returns:
+        One line about its products.
+
+    Raises:
+        UnsupportedError: It has other operations, or products that PyTorch computes faster.
+        subprocess.CalledProcessError: The C++ compiler knows no such code.
+    """
+    if not kernel.is_faster_in_all:
+        raise UnsupportedError("its products are faster")
+    replace_products(graph, kernel.can)
+    source = native_source(graph, rules_of_calls(kernel.num_threads))
+    objects = [kernel.object]
+    if _accumulates(graph):
+        objects.append(compile_object("accumulate.cpp", workspace, ACCUMULATE))
+    build(source, kernel.compiler, objects, made)
+    return kernel.described(computes_all=True)
+
+
+def compile_by_pytorch(
+    graph: GraphModule,
+    arguments: tuple[Tensor, ...],
+    made: Path,
+    workspace: Path,
+    kernel: ProductKernel | None = None,
+) -> None:
+    """Compiles any graph by PyTorch's ahead-of-time compiler, with products by the kernel."""
+    torch._inductor.config.compile_threads = 1
     options = {**_OPTIONS, "aot_inductor.output_path": str(made)}
-    products = "products by PyTorch, which is too old for others"
     if hasattr(torch._inductor.config.aot_inductor, "custom_op_libs"):
-        linked, products = _own_code(graph, workspace, num_threads)
-        options |= linked
+        options |= _own_code(graph, workspace, kernel)
     with torch.no_grad(), found_by_linkers(workspace):
         torch._inductor.aot_compile(graph, arguments, options=options)
     if made.with_suffix(".json").exists():
         raise RuntimeError("it calls operations that a library cannot call")
-    return products
 
 
 def _own_code(
-    graph: GraphModule, workspace: Path, num_threads: int
-) -> tuple[dict[str, object], str]:
-    """Options that link this folder's C++ into a library, and one line about its products."""
+    graph: GraphModule, workspace: Path, kernel: ProductKernel | None
+) -> dict[str, object]:
+    """Options that link this folder's C++ into a library."""
     objects = [compile_object("scan.cpp", workspace, SCAN)]
-    kernel, products = _fastest_products(graph, workspace, num_threads)
-    accumulate = torch.ops.tianji.accumulate.default
-    accumulates = any(node.target is accumulate for node in graph.graph.nodes)
+    accumulates = _accumulates(graph)
     options: dict[str, object] = {}
     if accumulates or (kernel is not None and kernel.is_used):
         from engine.compilation import product_lowering
@@ -102,11 +148,17 @@ def _own_code(
             product_lowering.lower_accumulate()
             objects.append(compile_object("accumulate.cpp", workspace, ACCUMULATE))
         if kernel is not None and kernel.is_used:
-            product_lowering.lower_products(num_threads)
-            objects.append(workspace / f"{NAME}.o")
+            product_lowering.lower_products(kernel.num_threads)
+            objects.append(kernel.object)
     # Linkers take a name after a colon as it is, and an object as a whole.
     options["aot_inductor.custom_op_libs"] = [f":{each.name}" for each in objects]
-    return options, products
+    return options
+
+
+def _accumulates(graph: GraphModule) -> bool:
+    """Whether it calls `accumulate.cpp`."""
+    accumulate = torch.ops.tianji.accumulate.default
+    return any(node.target is accumulate for node in graph.graph.nodes)
 
 
 def _fastest_products(
@@ -118,11 +170,11 @@ def _fastest_products(
         The kernel, unless it cannot be compiled, and one line about the choice.
     """
     try:
-        kernel = ProductKernel(workspace)
+        kernel = ProductKernel(workspace, num_threads)
     except (OSError, subprocess.CalledProcessError) as error:
         return None, f"products by PyTorch: {error}"
     replace_products(graph, kernel.is_faster)
-    return kernel, kernel.described(num_threads)
+    return kernel, kernel.described()
 
 
 _OPTIONS: Mapping[str, object] = {
@@ -145,7 +197,6 @@ def main() -> None:
     look_in(directories)
     os.nice(NICENESS[cast(Kind, kind)])
     torch.set_num_threads(1)
-    torch._inductor.config.compile_threads = 1
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=CompileOrder)
     blueprint = make_blueprint(
         order.experiment, order.cut, has_action_mask=order.has_action_mask

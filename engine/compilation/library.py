@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from engine.algorithms import gradient
 from engine.blueprint import Blueprint
+from engine.compilation.native.function import NativeFunction
 from engine.compilation.scanning import Scanner
 from engine.files import write_durably
 from engine.host.account import cache_home
@@ -29,7 +30,7 @@ from engine.spaces.leaves import identity_of
 
 MAKERS = (
     *("policy_inference", "compiled", "compiler", "staging", "tracing", "host_code"),
-    *("collecting", "prepared", "scanning", "traces"),
+    *("collecting", "prepared", "scanning", "traces", "native_calls"),
     *("products", "product_kernel", "product_lowering"),
 )
 """Modules beside this one that determine what a library computes and how it is called."""
@@ -127,6 +128,7 @@ class Library:
     Attributes:
         signature: What it may be called with.
         products: One line about its matrix products.
+        function: Calls it.
 
     Raises:
         DamagedError: There is no such library, or it is damaged.
@@ -137,19 +139,60 @@ class Library:
     def __init__(self, path: Path) -> None:
         seal = _check_sealed(path)
         self.signature, self.products = seal.signature, seal.products
-        self._runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
-        self._scanner: Scanner | None = None
-        with contextlib.suppress(AttributeError):  # linked by a PyTorch that is too old for it
-            self._scanner = Scanner(path)
+        self.function = _function_of(path)
 
     def call(self, arguments: list[Tensor]) -> None:
         """Calls it; the arguments must match its signature."""
-        self._runner.run(arguments)
+        self.function.call(arguments)
 
     def scan(self, fixed: Sequence[Tensor], rows: Sequence[Tensor]) -> None:
         """Calls it for each of some rows; see `engine.compilation.scanning`."""
-        if self._scanner is not None:
-            self._scanner.scan(fixed, rows)
+        self.function.scan(fixed, rows)
+
+
+class Function(Protocol):
+    """A function in a library."""
+
+    def call(self, arguments: Sequence[Tensor]) -> None: ...
+
+    def scan(self, fixed: Sequence[Tensor], rows: Sequence[Tensor]) -> None: ...
+
+
+def _function_of(path: Path) -> Function:
+    """That of a library of either kind."""
+    try:
+        return NativeFunction(path)
+    except AttributeError:
+        return PyTorchFunction(path)
+
+
+class PyTorchFunction:
+    """A function that was compiled by PyTorch.
+
+    Args:
+        path: Of its library.
+
+    Attributes:
+        scanner: Calls it several times; None if it was linked by a PyTorch that is too old for it.
+
+    Raises:
+        OSError, RuntimeError: It cannot be loaded.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
+        self.scanner: Scanner | None = None
+        with contextlib.suppress(AttributeError):
+            self.scanner = Scanner(path)
+
+    def call(self, arguments: Sequence[Tensor]) -> None:
+        """Calls it once."""
+        self._runner.run(list(arguments))
+
+    def scan(self, fixed: Sequence[Tensor], rows: Sequence[Tensor]) -> None:
+        """Calls it for each of some rows."""
+        if self.scanner is not None:
+            self.scanner.scan(fixed, rows)
             return
         for row in zip(*(each.unbind() for each in rows), strict=True):
             self.call([*fixed, *row])
@@ -211,7 +254,7 @@ def sources_of(blueprint: Blueprint, kind: Kind) -> Iterable[Path]:
     if kind == "collect":
         yield from (engine / "envs").rglob("*.py")
     yield from (Path(__file__).with_name(f"{name}.py") for name in MAKERS)
-    for written in ("*.cpp", "*.h"):
+    for written in ("*.cpp", "*.h", "native/*.py", "native/*.cpp"):
         yield from sorted(Path(__file__).parent.glob(written))
     for name, _ in blueprint.experiment.named_modules:
         path = Path(inspect.getfile(sys.modules[name]))

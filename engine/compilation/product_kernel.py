@@ -26,6 +26,8 @@ NAME = "tianji_product"
 _FLAGS = (*FLAGS, "-pthread")
 _ROUNDS = 7
 _ROUND_S = 2e-4
+_WORTH_LOOPS = 1.1
+"""So much slower products are made up for by loops without PyTorch around them."""
 _Repeated: TypeAlias = Callable[[int], None]
 """Does something so often."""
 
@@ -37,17 +39,23 @@ class ProductKernel:
         directory: Where it is compiled, as a library for linkers and for this process.
         num_threads: So many may share a product.
 
+    Attributes:
+        object: To be linked into libraries.
+        compiler: Of C++.
+        num_threads: See above.
+
     Raises:
         OSError, subprocess.CalledProcessError: It cannot be compiled.
     """
 
     def __init__(self, directory: Path, num_threads: int = 1) -> None:
-        self._num_threads = num_threads
-        compiled = compile_object("product.cpp", directory, NAME, _FLAGS)
+        self.num_threads = num_threads
+        self.object = compile_object("product.cpp", directory, NAME, _FLAGS)
         shared = directory / f"{NAME}.so"
         compiler = cpp_compiler()
         assert compiler is not None
-        command = [compiler, *_FLAGS, "-shared", str(compiled), "-o", str(shared)]
+        self.compiler = compiler
+        command = [compiler, *_FLAGS, "-shared", str(self.object), "-o", str(shared)]
         subprocess.run(command, check=True, capture_output=True)
         self._multiply = ctypes.CDLL(str(shared)).tianji_product_repeated
         self._multiply.argtypes = [ctypes.c_int64, *[ctypes.c_void_p] * 6]
@@ -57,7 +65,7 @@ class ProductKernel:
     def is_faster(self, shape: Shape, then: int) -> bool:
         """Whether it needs less time than PyTorch for a product and what happens to its entries
         then, by the best of some rounds."""
-        if 1 not in shape.of_b[1:] or not shape.num_multiplications:
+        if not self.can(shape, then):
             return False
         key = shape, then
         self._asked.append(key)
@@ -65,22 +73,40 @@ class ProductKernel:
             self._measured[key] = self._measure(shape, then)
         return self._measured[key].is_less
 
+    def can(self, shape: Shape, then: int) -> bool:
+        """Whether it can compute a product."""
+        return 1 in shape.of_b[1:] and shape.num_multiplications > 0
+
+    @property
+    def is_faster_in_all(self) -> bool:
+        """Whether it needs less time than PyTorch, or little more, for all products together that
+        it was asked for."""
+        ours, theirs = (
+            sum(getattr(self._measured[key], name) for key in self._asked)
+            for name in ("ours", "theirs")
+        )
+        return bool(ours <= theirs * _WORTH_LOOPS)
+
     @property
     def is_used(self) -> bool:
         """Whether it computes any of the products that it was asked for."""
         return any(measured.is_less for measured in self._measured.values())
 
-    def described(self, num_threads: int) -> str:
+    def described(self, computes_all: bool = False) -> str:
         """One line: which products it computes, of those that it was asked for, how fast, and how
         many threads share the large ones."""
-        chosen = {key: self._asked.count(key) for key in self._asked if self._measured[key].is_less}
+        chosen = {
+            key: self._asked.count(key)
+            for key in self._asked
+            if computes_all or self._measured[key].is_less
+        }
         if not chosen:
             return "products by PyTorch, nothing else is faster here" if self._asked else ""
         largest = max(chosen, key=lambda key: key[0].num_multiplications)
         return (
             f"{sum(chosen.values())} of {len(self._asked)} products by a kernel compiled for this"
             f" processor, such as {largest[0]} in {self._measured[largest]}"
-            + (f"; {num_threads} threads share large ones" if num_threads > 1 else "")
+            + (f"; {self.num_threads} threads share large ones" if self.num_threads > 1 else "")
         )
 
     def multiply(
@@ -115,7 +141,7 @@ class ProductKernel:
             *s.of_b,
             0,
             then,
-            self._num_threads,
+            self.num_threads,
         ]
         pointers = [None if each is None else each.data_ptr() for each in (out, a, b, bias, beside)]
         self._multiply(count, *pointers, (ctypes.c_int64 * len(numbers))(*numbers))

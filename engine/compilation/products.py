@@ -8,8 +8,9 @@ activation or its gradient, before it stores an entry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -56,12 +57,40 @@ class Shape:
         return " x ".join(map(str, (self.batch, *sizes) if self.batch > 1 else sizes))
 
 
+Sized: TypeAlias = tuple[Sequence[int], Sequence[int]]
+"""Sizes and strides, by axis."""
+
+
 def strides_of(matrix: Tensor) -> tuple[int, int, int]:
+    """By batch, row and column; see `strides_by_axis`."""
+    return strides_by_axis((matrix.shape, matrix.stride()))
+
+
+def strides_by_axis(matrix: Sized) -> tuple[int, int, int]:
     """By batch, row and column; 1 for rows and columns if there is only one, and 0 for one
     matrix."""
-    axes = zip(matrix.shape[-2:], matrix.stride()[-2:], strict=True)
+    sizes, strides = matrix
+    axes = zip(sizes[-2:], strides[-2:], strict=True)
     row, column = (1 if size == 1 else stride for size, stride in axes)
-    return matrix.stride(0) if matrix.dim() == 3 else 0, row, column
+    return strides[0] if len(sizes) == 3 else 0, row, column
+
+
+def numbers_of(
+    a: Sized, b: Sized, has_biases: bool, then: int, num_threads: int
+) -> tuple[int, ...]:
+    """What `product.cpp` is told about a product.
+
+    Args:
+        a, b: The sizes and strides of both factors.
+        has_biases: Whether each product of a batch has a bias of its own.
+        then: What happens to an entry.
+        num_threads: So many may share it.
+    """
+    *batches, rows, depth = a[0]
+    columns = b[0][-1]
+    strides = (*strides_by_axis(a), *strides_by_axis(b))
+    bias = columns if has_biases else 0
+    return (*(batches or [1]), rows, columns, depth, *strides, bias, then, num_threads)
 
 
 @torch.library.custom_op("tianji::product", mutates_args=())

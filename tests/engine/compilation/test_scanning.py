@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.compilation.library import Library, describe, put_library
+from engine.compilation.library import Library, PyTorchFunction, describe, put_library
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,34 +26,34 @@ def add_up(total: Tensor, of_even: Tensor, values: Tensor, index: Tensor, so_far
     return ()
 
 
-def test_what_a_call_carries_is_read_by_the_next(tmp_path: Path):
+@pytest.mark.parametrize("how", ["by loops", "by PyTorch", "by PyTorch, row by row"])
+def test_what_a_call_carries_is_read_by_the_next(how: str, tmp_path: Path):
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    from engine.compilation.compiler import compile_graph
+    from engine.compilation.compiler import compile_by_pytorch, compile_graph
 
     wide = torch.randn(5, 3, 8)
     rows = [wide[..., ::2], torch.arange(5), torch.zeros(5, 6)[:, ::2]]
     fixed = [torch.zeros(3), torch.zeros(3, 1, dtype=torch.float64)]
     first = [*fixed, *(each[0] for each in rows)]
     graph = make_fx(add_up, tracing_mode="fake")(*first)
-    products = compile_graph(graph, tuple(first), tmp_path / "made.so", tmp_path)
-    assert products == ""
+    made = tmp_path / "made.so"
+    if how == "by loops":
+        assert compile_graph(graph, tuple(first), made, tmp_path) == ""
+    else:
+        compile_by_pytorch(graph, tuple(first), made, tmp_path)
     signature = describe({str(i): each for i, each in enumerate(first)})
-    put_library(tmp_path / "made.so", signature, tmp_path / "library.so")
+    put_library(made, signature, tmp_path / "library.so")
     expected = [each.clone() for each in fixed]
     totals = torch.zeros(5, 3)
     for values, index, so_far in zip(*rows[:2], totals, strict=True):
         add_up(*expected, values, index, so_far)
 
-    library = Library(tmp_path / "library.so")
-    assert library._scanner is not None
-    library.scan(fixed, rows)
-    for one, other in zip([*fixed, rows[2]], [*expected, totals], strict=True):
-        torch.testing.assert_close(one, other)
-
-    library._scanner = None
-    for each in (*fixed, rows[2]):
-        each.zero_()
-    library.scan(fixed, rows)
+    function = Library(tmp_path / "library.so").function
+    if how != "by loops":
+        assert isinstance(function, PyTorchFunction)
+        assert function.scanner is not None
+        function.scanner = None if how.endswith("row by row") else function.scanner
+    function.scan(fixed, rows)
     for one, other in zip([*fixed, rows[2]], [*expected, totals], strict=True):
         torch.testing.assert_close(one, other)

@@ -1,0 +1,47 @@
+"""A library of a graph, without PyTorch's compiler."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch.fx import GraphModule
+
+from engine.compilation.native.grouping import grouped, stored
+from engine.compilation.native.lowering import Lowering, Rule
+from engine.compilation.native.memory import laid_out, without_copies
+from engine.compilation.native.rules import RULES
+from engine.compilation.native.source import source_of
+
+_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp-simd", "-pthread", "-shared")
+_FLOATS = ("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros")
+"""What is given up for vectors: error numbers, signals, and the sign of zeros."""
+
+
+def native_source(graph: GraphModule, more: Mapping[str, Rule]) -> str:
+    """The C++ file of a graph that writes into its arguments.
+
+    Args:
+        graph: Its nodes know their values (`meta["val"]`).
+        more: What lowers operations that are not known here, by their name.
+
+    Raises:
+        UnsupportedError: Loops cannot compute it.
+    """
+    operations = Lowering(graph, {**RULES, **more}).builder.operations
+    steps = grouped(without_copies(operations))
+    needed = stored(steps)
+    return source_of(steps, needed, laid_out(steps, needed))
+
+
+def build(source: str, compiler: str, objects: Sequence[Path], made: Path) -> None:
+    """Compiles a file, links it with these objects, and writes the library `made`.
+
+    Raises:
+        OSError, subprocess.CalledProcessError: It cannot be compiled.
+    """
+    written = made.with_suffix(".cpp")
+    written.write_text(source)
+    command = [compiler, *_FLAGS, *_FLOATS, str(written), *map(str, objects), "-o", str(made)]
+    subprocess.run(command, check=True, capture_output=True)
