@@ -16,7 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from types import FrameType
@@ -35,29 +35,41 @@ from engine.compilation.library import Kind, num_threads_of, put_library
 from engine.compilation.native.build import build, native_source
 from engine.compilation.native.places import UnsupportedError
 from engine.compilation.native_calls import rules_of_calls
-from engine.compilation.product_kernel import ProductKernel
+from engine.compilation.product_kernel import ProductKernel, compile_beside
 from engine.compilation.products import replace_products
 from engine.compilation.traces import TRACE
 from engine.host.end_signals import END_SIGNAL
 from engine.host.process import name_process
 from engine.search_path import look_in
 
-NICENESS: Mapping[Kind, int] = {"steps": 10, "act": 19, "collect": 10, "prepare": 10}
-"""Training has priority, and a learner gains more than an actor, unless both are one loop. With 17
-for steps, PPO on CartPole on two cores had no compiled steps after a minute; with 10 it had them
-after 43 s."""
+NICENESS: Mapping[Kind, int] = {"steps": 0, "prepare": 0, "collect": 0, "act": 5}
+"""Loops are compiled in few seconds, so a learner gains more by its steps than it loses meanwhile.
+An actor gains less, and its compiler competes with actors only."""
+NICENESS_OF_PYTORCH: Mapping[Kind, int] = {"steps": 10, "prepare": 10, "collect": 10, "act": 19}
+"""PyTorch's compiler needs the processor for much longer, and training has priority. With 17 for
+steps, PPO on CartPole on two cores had no compiled steps after a minute; with 10 it had them after
+43 s."""
 
 
-def write_library(blueprint: Blueprint, kind: Kind, library: Path, workspace: Path) -> None:
+def write_library(
+    blueprint: Blueprint,
+    kind: Kind,
+    library: Path,
+    workspace: Path,
+    give_way: Callable[[], None] = lambda: None,
+) -> None:
     """Compiles in `workspace`, then moves library and signature to their place atomically.
+
+    `give_way` is called before what takes long.
 
     Raises:
         RuntimeError, AssertionError: The function to compile is not pure.
     """
     made = workspace / "made.so"
+    compile_beside(workspace)
     traced = TRACE[kind](blueprint)
     num_threads = num_threads_of(blueprint, kind)
-    products = compile_graph(traced.graph, traced.arguments, made, workspace, num_threads)
+    products = compile_graph(traced.graph, traced.arguments, made, workspace, num_threads, give_way)
     put_library(made, traced.signature, library, products)
 
 
@@ -67,9 +79,16 @@ def compile_graph(
     made: Path,
     workspace: Path,
     num_threads: int = 1,
+    give_way: Callable[[], None] = lambda: None,
 ) -> str:
-    """Compiles a graph that writes into its arguments to the library `made`; so many threads may
-    share its products.
+    """Compiles a graph that writes into its arguments to the library `made`.
+
+    Args:
+        graph, arguments: As they were traced.
+        made: The library.
+        workspace: For what is needed on the way.
+        num_threads: So many may share a product.
+        give_way: Called before what takes long.
 
     Returns:
         One line about its products.
@@ -80,11 +99,13 @@ def compile_graph(
     faster = GraphModule(graph, deepcopy(graph.graph))
     kernel, products = _fastest_products(faster, workspace, num_threads)
     if kernel is None:
+        give_way()
         compile_by_pytorch(graph, arguments, made, workspace)
         return products
     try:
         return _compile_loops(faster, made, workspace, kernel)
     except (UnsupportedError, subprocess.CalledProcessError) as error:
+        give_way()
         is_new = hasattr(torch._inductor.config.aot_inductor, "custom_op_libs")
         if not is_new:
             kernel, products = None, "products by PyTorch, which is too old for others"
@@ -195,13 +216,24 @@ def main() -> None:
     name_process("tj-compiler")
     kind, library, workspace, *directories = sys.argv[1:]
     look_in(directories)
-    os.nice(NICENESS[cast(Kind, kind)])
+    niceness = NICENESS[cast(Kind, kind)]
+    os.nice(niceness)
+
+    def give_way() -> None:
+        os.nice(NICENESS_OF_PYTORCH[cast(Kind, kind)] - niceness)
+
     torch.set_num_threads(1)
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=CompileOrder)
     blueprint = make_blueprint(
         order.experiment, order.cut, has_action_mask=order.has_action_mask
     ).of_group(order.group)
-    write_library(blueprint, cast(Kind, kind), Path(library), Path(workspace))
+    write_library(
+        blueprint,
+        cast(Kind, kind),
+        Path(library),
+        Path(workspace),
+        give_way,
+    )
 
 
 def _end(number: int, _frame: FrameType | None) -> None:

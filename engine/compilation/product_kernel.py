@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -171,6 +173,19 @@ class ProductKernel:
 
         product, following, calling, mine = _least_seconds(multiply, follow, call, ours)
         return _Seconds(theirs=product + max(0.0, following - calling), ours=mine)
+
+
+def compile_beside(directory: Path) -> None:
+    """Begins to compile the kernel, in a thread, so that it is there when it is needed.
+
+    If that fails, `ProductKernel` says so.
+    """
+
+    def compile_it() -> None:
+        with suppress(OSError, subprocess.CalledProcessError):
+            compile_object("product.cpp", directory, NAME, _FLAGS)
+
+    threading.Thread(target=compile_it, daemon=True).start()
 
 
 @dataclass(frozen=True)
