@@ -7,7 +7,7 @@ changes something in place writes there. So order matters, and is kept.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -83,8 +83,7 @@ class Lowering:
             self._places[node] = place_like(value_of(node), within.buffer, within.offset + offset)
 
     def _call(self, node: Node) -> None:
-        name = name_of(node)
-        plain = name.removesuffix("_") if not name.startswith("_") else name
+        plain = plain_name_of(node)
         if isinstance(node.meta.get("val"), Tensor):
             changed = _changed(node)
             to = self.place(changed) if changed is not None else None
@@ -107,50 +106,59 @@ Rule = Callable[[Lowering, Node, StridedPlace | None], None]
 
 
 def _elementwise(lowering: Lowering, node: Node, to: StridedPlace | None) -> None:
-    name = name_of(node)
-    plain = name if name.startswith("_") else name.removesuffix("_")
     assert to is not None
-    arguments = [a for a in node.args]
-    if plain in COMPARISONS:
-        template, computed_in = COMPARISONS[plain], _common_type(node)
-    elif plain in ELEMENTWISE:
-        rule = ELEMENTWISE[plain]
-        template = rule if isinstance(rule, str) else rule(arguments)
-        computed_in = value_of(node).dtype
-    else:
-        raise UnsupportedError(f"{node.target}")
-    if node.kwargs.keys() - _HARMLESS or (
-        node.kwargs.get("alpha", 1),
-        node.kwargs.get("value", 1),
-    ) != (1, 1):
+    template, computed_in, result = _template_of(node)
+    if node.kwargs.keys() - _UNDERSTOOD:
         raise UnsupportedError(f"{node.target} with {dict(node.kwargs)}")
-    if template == "~{0}" and computed_in == torch.bool:
+    places = [lowering.place(each) for each in node.args if isinstance(each, Node)]
+    texts = _operands(node, [place.dtype for place in places], computed_in)
+    if max(_positions(template), default=-1) >= len(texts):
+        raise UnsupportedError(f"{node.target} with {len(texts)} arguments")
+    text = template.format(*(each if each.isalnum() else f"({each})" for each in texts))
+    lowering.builder.compute(converted(f"({text})", result, to.dtype), places, to)
+
+
+_UNDERSTOOD = {
+    *("dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking", "copy", "out"),
+    *("alpha", "value"),
+}
+"""Arguments that change nothing here, and two factors."""
+
+
+def _template_of(node: Node) -> tuple[str, torch.dtype, torch.dtype]:
+    """The expression, and the types of its operands and of its value."""
+    name = plain_name_of(node)
+    if name in COMPARISONS:
+        return COMPARISONS[name], _common_type(node), torch.bool
+    if name not in ELEMENTWISE:
+        raise UnsupportedError(f"{node.target}")
+    rule, dtype = ELEMENTWISE[name], value_of(node).dtype
+    template = rule if isinstance(rule, str) else rule(node.args)
+    if name == "bitwise_not" and dtype == torch.bool:
         template = "!{0}"
-    places: list[StridedPlace] = []
-    texts = []
-    for position, argument in enumerate(arguments):
-        is_condition = CONDITIONS.get(plain) == position
+    return template, dtype, dtype
+
+
+def _operands(node: Node, dtypes: Sequence[torch.dtype], computed_in: torch.dtype) -> list[str]:
+    """The arguments of an operation, in the type that it is computed in; those that are tensors, of
+    these types, as {0}, {1}, ..."""
+    texts, read = [], iter(enumerate(dtypes))
+    for position, argument in enumerate(node.args):
         if isinstance(argument, Node):
-            place = lowering.place(argument)
-            text = f"{{{len(places)}}}"
-            places.append(place)
-            texts.append(text if is_condition else converted(text, place.dtype, computed_in))
+            number, dtype = next(read)
+            is_condition = CONDITIONS.get(plain_name_of(node)) == position
+            text = f"{{{number}}}"
+            texts.append(text if is_condition else converted(text, dtype, computed_in))
         elif isinstance(argument, bool | int | float):
             texts.append(literal(argument, computed_in))
         else:
             texts.append("")
-    if template.count("{") and max(_positions(template)) >= len(texts):
-        raise UnsupportedError(f"{node.target} with {len(texts)} arguments")
-    text = template.format(*(f"({each})" if len(each) > 5 else each for each in texts))
-    result = torch.bool if plain in COMPARISONS else computed_in
-    lowering.builder.compute(converted(f"({text})", result, to.dtype), places, to)
-
-
-_HARMLESS = {"dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking", "out"} | {
-    "alpha",
-    "value",
-    "copy",
-}
+    factor = node.kwargs.get("alpha", node.kwargs.get("value", 1))
+    if not isinstance(factor, bool | int | float):
+        raise UnsupportedError(f"{node.target} with {dict(node.kwargs)}")
+    if factor != 1:
+        texts[1] = f"{literal(factor, computed_in)} * ({texts[1]})"
+    return texts
 
 
 def _positions(template: str) -> list[int]:
@@ -175,6 +183,12 @@ def name_of(node: Node) -> str:
     return getattr(packet, "__name__", str(node.target))
 
 
+def plain_name_of(node: Node) -> str:
+    """The same for an operation and for the one that changes its argument in place."""
+    name = name_of(node)
+    return name if name.startswith("_") else name.removesuffix("_")
+
+
 def value_of(node: object) -> Tensor:
     """The tensor that a node is, without data."""
     value = node.meta.get("val") if isinstance(node, Node) else None
@@ -192,17 +206,11 @@ def _viewed(node: Node) -> Node | None:
     schema = getattr(node.target, "_schema", None)
     if name_of(node) == "_unsafe_view" and isinstance(node.args[0], Node):
         return node.args[0]
-    if (
-        schema is None
-        or not schema.returns
-        or not isinstance(node.args[0] if node.args else None, Node)
-    ):
+    source = node.args[0] if node.args else None
+    if schema is None or not schema.returns or not isinstance(source, Node):
         return None
     alias = schema.returns[0].alias_info
-    if alias is None or alias.is_write:
-        return None
-    assert isinstance(node.args[0], Node)
-    return node.args[0]
+    return None if alias is None or alias.is_write else source
 
 
 def _changed(node: Node) -> Node | None:

@@ -74,8 +74,8 @@ def of_entries(x: Tensor, y: Tensor, flag: Tensor, count: Tensor) -> list[Tensor
         *(x.clamp(-0.5, 0.5), x.clamp(min=0.1), torch.maximum(x, y), torch.minimum(x, y)),
         *(torch.where(flag, x, y), x.masked_fill(flag, 3.0), x.lerp(y, 0.1), x.lerp(y, 0.9)),
         *(
-            torch.addcmul(x, x, y),
-            torch.addcdiv(x, x, positive),
+            torch.addcmul(x, x, y, value=-2),
+            torch.addcdiv(x, x, positive, value=0.5),
             flag & (x > y),
             ~flag,
             flag | ~flag,
