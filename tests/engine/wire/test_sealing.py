@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -30,6 +32,7 @@ from tests.helpers.engine.socket_kit import (
     tcp_server,
     wear,
 )
+from tests.helpers.paths import REPOSITORY
 
 KEYRINGS = make_keyrings(["buffer-0", "actor-0", "actor-1"])
 CONNECTION = b"actor-0#1"
@@ -225,3 +228,12 @@ def test_whoever_poses_as_the_server_reads_nothing_and_is_not_believed():
                 assert isinstance(receive(member)[1], WireError)
         assert codec.num_decoded == 0
         admission.stop()
+
+
+def test_a_run_on_one_host_reads_nothing_of_it():
+    check = "import sys, engine.wire.sockets, engine.wire.learner_ring; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    assert "zmq" in done.stdout.split()
+    assert not {"cryptography", "engine.wire.sealing"} & set(done.stdout.split())
