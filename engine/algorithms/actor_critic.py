@@ -14,7 +14,7 @@ from gymnasium.spaces import Box
 from torch import Tensor, nn
 
 from engine.algorithms.base import Batch, EnvSlice, LearnerState, Spaces, initial_state
-from engine.algorithms.gradient import Order, Samples, Step
+from engine.algorithms.gradient import Order, Samples, Step, stacked
 from engine.algorithms.networks import (
     CENTRAL,
     PolicyValueNetwork,
@@ -252,9 +252,9 @@ def take_epochs(
     for first in range(0, len(order), per_epoch):
         epoch = order[first : first + per_epoch]
         parts.append(state.steps.take(state, shared, samples, epoch, rate))
-        of_last = state.replicas.sum(parts[-1][-1])
-        if max(float(of_last[at]) for at in divergences) > config.target_kl:
+        of_last = state.replicas.sum(parts[-1][-1][list(divergences)])
+        if float(of_last.max()) > config.target_kl:
             break
-    told = torch.cat(parts)
+    told = stacked([metrics for part in parts for metrics in part.unbind()])
     state.num_updates += len(told)
     return told

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.algorithms.gradient import EagerSteps, StepTaker
+from engine.algorithms.off_policy.ratios import LogRatios
 from engine.algorithms.optimizer import AdamState
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup
 from engine.algorithms.returns import EagerPreparing, Preparing
@@ -324,11 +325,13 @@ class UpdateResult:
         errors: Absolute TD errors of samples from replay, float32 [updates, batch size], which
             become their priorities; of a sequence, one for all of it. None leaves the priorities
             unchanged.
+        ratios: Importance ratios of the samples; None if it does not report any.
     """
 
     samples_trained: int
     metrics: Metrics
     errors: Tensor | None = None
+    ratios: LogRatios | None = field(default=None, compare=False, repr=False)
 
 
 class Algorithm(Protocol):

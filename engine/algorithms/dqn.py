@@ -32,6 +32,7 @@ from engine.spaces.action_parts import action_field
 from engine.spaces.observations import mask_field, observation_fields
 from engine.spec import NetworkSpec, NonNegativeFloat, PositiveInt, UnitInterval
 
+LOG_PROB = "log_prob"
 VALUE_FIELDS = ("q_taken", "q_best")
 
 
@@ -40,6 +41,9 @@ class DqnConfig(QLearningConfig, frozen=True, kw_only=True):
 
     initial_priorities: bool = False
     """Set initial priorities to the actors' TD errors instead of the largest priority so far."""
+    diagnostics: bool = True
+    """Report the importance ratios of the samples, as a whole and by lag, in the trace; not with a
+    memory or action masks. Actors then send how probable each action was."""
 
 
 class ApexConfig(DqnConfig, frozen=True, kw_only=True):
@@ -74,6 +78,7 @@ class Dqn(QLearning):
         self._spaces = spaces
         self._action_field = action_field(spaces.action)
         self._sends_values = config.prioritized and config.initial_priorities
+        self._diagnoses = config.diagnostics and not (spaces.has_action_mask or network.core)
         if self._sends_values:
             self.value_fields = VALUE_FIELDS
         super().__init__(config, state_size(network.core))
@@ -87,6 +92,7 @@ class Dqn(QLearning):
             *observation_fields(spaces.observation),
             *mask,
             self._action_field,
+            *([Field(LOG_PROB, "float32")] if self._diagnoses else []),
             *(Field(name, "float32") for name in self.value_fields or ()),
         )
 
@@ -105,6 +111,8 @@ class Dqn(QLearning):
         any_action = random_action(random, q.shape[-1], mask)
         a_t = torch.where(explores < network.epsilon, any_action, greedy)
         chosen = {"action": self._shaped(a_t), **memory}
+        if self._diagnoses:
+            chosen[LOG_PROB] = network.log_prob(a_t == greedy)
         if not self._sends_values:
             return chosen
         taken = q.gather(-1, a_t.unsqueeze(-1)).squeeze(-1)
@@ -147,6 +155,9 @@ class Dqn(QLearning):
 
         v(s_t) = q_target(s_t, a*)
         a*     = argmax_a q(s_t, a) if double, else argmax_a q_target(s_t, a)
+
+        Behind its metrics, with `diagnostics`: ln pi(a_tm1 | s_tm1) - ln mu(a_tm1 | s_tm1), [N], of
+        the epsilon-greedy policies of this network and of the one that acted.
         """
         next_q = minibatch["next_q"]
         assert next_q.shape == (*minibatch["reward"].shape, self._num_actions), next_q.shape
@@ -157,5 +168,12 @@ class Dqn(QLearning):
             ranking = among_valid(ranking, minibatch.get(NEXT_MASK))
             value = next_q.gather(-1, ranking.argmax(dim=-1, keepdim=True)).squeeze(-1)
         q_tm1 = network(observation_of(minibatch))
-        q = q_tm1.gather(-1, minibatch["action"].unsqueeze(-1)).squeeze(-1)
-        return transition_loss(q, value, minibatch, self._config.loss, replicas)
+        action = minibatch["action"]
+        q = q_tm1.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        loss, told = transition_loss(q, value, minibatch, self._config.loss, replicas)
+        if LOG_PROB not in minibatch:
+            return loss, told
+        assert isinstance(network, QNetwork)
+        with torch.no_grad():
+            log_prob = network.log_prob(q_tm1.argmax(dim=-1) == action)
+        return loss, torch.cat((told, log_prob - minibatch[LOG_PROB]))

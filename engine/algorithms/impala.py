@@ -8,6 +8,8 @@ optimiser is Adam instead of RMSProp.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +32,7 @@ from engine.algorithms.off_policy.corrections import (
     scaled_rate,
     step_weights,
 )
+from engine.algorithms.off_policy.ratios import LogRatios, is_due
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, shared_step
 from engine.algorithms.returns import vtrace
 from engine.algorithms.schedules import beside, factor, set_keys
@@ -75,6 +78,8 @@ class ImpalaConfig(Spec, frozen=True, kw_only=True):
     ess_learning_rate: UnitInterval = 0.0
     """Multiply the learning rate of an update by this power of its effective sample size, as a
     share of the batch; 0.5 suits Adam (Huang et al., 2026), 0 leaves it."""
+    diagnostics: bool = True
+    """Report the importance ratios of each batch, as a whole and by lag, in the trace."""
     rollout_steps: PositiveInt = 20
     """Steps of each environment in one rollout."""
     batch_steps: PositiveInt = 640
@@ -131,12 +136,17 @@ class Impala(ActorCritic):
         rate = factor(config.learning_rate, config.learning_rate_final, state.progress)
         rate *= scaled.get(RATE_FACTOR, 1.0)
         (told,) = state.steps.take(state, step, samples, None, rate)
-        metrics, returns = told[: len(_METRICS)], told[len(_METRICS) :].view(batch["reward"].shape)
+        metrics = told[: len(_METRICS)]
+        of_steps = told[len(_METRICS) :].view(-1, *batch["reward"].shape)
         state.num_updates += 1
-        learn_statistics(state.network, batch, returns, state.replicas)
+        learn_statistics(state.network, batch, of_steps[0], state.replicas)
         named = dict(zip(_METRICS, state.replicas.sum(metrics).tolist(), strict=True))
         named |= changing | scaled
-        return UpdateResult(int(batch["valid"].sum()), named)
+        ratios = None
+        if config.diagnostics and is_due(state.num_updates - 1, state.num_updates):
+            log_ratio = of_steps[1].where(batch["valid"], math.nan).cpu()
+            ratios = LogRatios(log_ratio, log_ratio, (-math.inf, math.log(config.max_rho)))
+        return UpdateResult(int(batch["valid"].sum()), named, ratios=ratios)
 
     @torch.no_grad()
     def _effective_share(self, state: LearnerState, batch: Batch) -> float:
@@ -147,13 +157,15 @@ class Impala(ActorCritic):
     def _told_loss(
         self, network: nn.Module, batch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
     ) -> tuple[Tensor, Tensor]:
-        """The loss, and its metrics as one vector, as `GradientStep` requires."""
-        loss, metrics, returns = self._loss(network, batch, replicas)
-        return loss, torch.cat((metrics, returns.flatten()))
+        """The loss, and its metrics as one vector, as `GradientStep` requires: `_METRICS`, value
+        targets [T*B] and, with `diagnostics`, logarithms of ratios [T*B]."""
+        loss, metrics, returns, log_ratio = self._loss(network, batch, replicas)
+        of_steps = [returns, log_ratio] if self._config.diagnostics else [returns]
+        return loss, torch.cat((metrics, *(values.flatten() for values in of_steps)))
 
     def _loss(
         self, network: nn.Module, batch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The three terms of section 4.2, averaged over the valid steps.
 
         Args:
@@ -164,7 +176,7 @@ class Impala(ActorCritic):
 
         Returns:
             The loss and the metrics of `_METRICS`, this batch's share of each; the value targets
-            [T, B]. Metrics and targets are detached.
+            and the logarithms of the ratios, [T, B] each. All but the loss are detached.
         """
         assert isinstance(network, PolicyValueNetwork)
         config = self._config
@@ -194,7 +206,7 @@ class Impala(ActorCritic):
             rho = weight @ ratio.clamp(max=config.max_rho).flatten()
             approximate_kl = weight @ (ratio - 1 - log_ratio).flatten()
             metrics = torch.stack((policy_loss, value_loss, entropy, rho, approximate_kl)).detach()
-        return loss, metrics, targets.value_target
+        return loss, metrics, targets.value_target, log_ratio.detach()
 
 
 _METRICS = ("policy_loss", "value_loss", "entropy", "rho_mean", "approximate_kl")

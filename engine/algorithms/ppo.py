@@ -1,11 +1,8 @@
 """Proximal policy optimisation with a clipped surrogate (Schulman et al., 2017).
 
 The behaviour policy's log-probabilities come with the samples. The learner computes values on
-arrival: in one pass over the whole batch, and with newer parameters than an actor's.
-
-Samples of older policies can be corrected for (`engine.algorithms.off_policy.corrections`): by the
-decoupled loss of Hilton et al. (2021), whose ratio is clipped around the policy at arrival, by
-V-trace in place of generalised advantages, by the learning rate, and by weights.
+arrival: in one pass over the whole batch, and with newer parameters than an actor's. Samples of
+older policies can be corrected for, see `engine.algorithms.off_policy.corrections`.
 """
 
 from __future__ import annotations
@@ -41,6 +38,7 @@ from engine.algorithms.off_policy.corrections import (
     scaled_rate,
     step_weights,
 )
+from engine.algorithms.off_policy.ratios import of_epochs
 from engine.algorithms.ppo_config import (
     ADAM_EPSILON,
     CORRECTIONS,
@@ -91,7 +89,7 @@ class Ppo(ActorCritic):
         check_config(config, network)
         self._config = config
         self._step = GradientStep(
-            loss=self.loss,
+            loss=self.told_loss if config.diagnostics else self.loss,
             learning_rate=config.learning_rate,
             epsilon=ADAM_EPSILON,
             max_gradient_norm=config.max_gradient_norm,
@@ -121,18 +119,19 @@ class Ppo(ActorCritic):
         scaled = self.scaled_rate(samples, state.replicas)
         rate = scaled.get(RATE_FACTOR, 1.0)
         told = take_epochs(config, state, self._step, samples, order, [DIVERGENCE], rate)
-        metrics = state.replicas.sum(told.mean(0))
+        metrics = state.replicas.sum(told[:, : len(METRICS)].mean(0))
         self.learn_statistics(state.network, batch, samples, state.replicas)
         named = dict(zip(METRICS, metrics.tolist(), strict=True))
         named |= changing(config, state.progress) | scaled
         num_epochs = config.num_epochs * len(told) // len(order)
-        return UpdateResult(num_epochs * int(batch["valid"].sum()), named)
+        of_steps, valid = told[:, len(METRICS) :], batch["valid"].unsqueeze(-1)
+        ratios = of_epochs(config, state.num_updates, of_steps, order, valid, self._state_size)
+        return UpdateResult(num_epochs * int(batch["valid"].sum()), named, ratios=ratios)
 
     def scaled_rate(self, samples: Samples, replicas: ReplicaGroup) -> dict[str, float]:
         """`rate_factor`, by which the learning rate is multiplied; empty if by nothing."""
-        return scaled_rate(
-            self._config.ess_learning_rate, lambda: effective_share_of(samples, replicas)
-        )
+        exponent = self._config.ess_learning_rate
+        return scaled_rate(exponent, lambda: effective_share_of(samples, replicas))
 
     def learn_statistics(
         self, network: nn.Module, batch: Batch, samples: Samples, replicas: ReplicaGroup
@@ -251,6 +250,19 @@ class Ppo(ActorCritic):
     def loss(
         self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
     ) -> tuple[Tensor, Tensor]:
+        """`terms` without ratios."""
+        return self.terms(network, minibatch, replicas)[:2]
+
+    def told_loss(
+        self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
+    ) -> tuple[Tensor, Tensor]:
+        """`terms` with the ratios behind the metrics."""
+        loss, metrics, log_ratio = self.terms(network, minibatch, replicas)
+        return loss, torch.cat((metrics, log_ratio))
+
+    def terms(
+        self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Equation 9 of the paper, averaged over the valid steps.
 
         If it is decoupled, the ratio is that to the proximal policy, and the clipped surrogate of
@@ -267,7 +279,9 @@ class Ppo(ActorCritic):
             replicas: The learners with the other shares of this minibatch.
 
         Returns:
-            The loss, a scalar, and the metrics of `METRICS`, detached; the share of these samples.
+            The loss, a scalar, and the metrics of `METRICS`, the share of these samples; and the
+            logarithms of the ratios to the policy that acted, [N], with a memory [T x N], time
+            first. All but the loss are detached.
         """
         assert isinstance(network, PolicyValueNetwork)
         config = self._config
@@ -280,7 +294,8 @@ class Ppo(ActorCritic):
         weight = step_weights(minibatch["valid"], minibatch, replicas)
         behaviour = minibatch["log_prob"]
         anchor = minibatch[PROXIMAL] if config.decoupled else behaviour
-        log_ratio = policy.log_prob(minibatch["action"]) - anchor
+        log_prob = policy.log_prob(minibatch["action"])
+        log_ratio = log_prob - anchor
         ratio = log_ratio.exp()
         advantage = minibatch["advantage"]
         if config.normalize_advantage:
@@ -302,4 +317,5 @@ class Ppo(ActorCritic):
         with torch.no_grad():
             approximate_kl = weight @ (ratio - 1 - log_ratio)
             metrics = torch.stack((policy_loss, value_loss, entropy, approximate_kl)).detach()
-        return loss, metrics
+            to_behaviour = (log_prob - behaviour).detach()
+        return loss, metrics, to_behaviour

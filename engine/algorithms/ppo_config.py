@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from engine.algorithms.actor_critic import entropy_schedule
@@ -84,10 +85,18 @@ class PpoConfig(Spec, frozen=True, kw_only=True):
     """Multiply the learning rate of an update by this power of its effective sample size, as a
     share of the batch; 0.5 suits Adam (Huang et al., 2026), 0 leaves it."""
 
+    diagnostics: bool = True
+    """Report the importance ratios of each batch, as a whole and by lag, in the trace."""
+
     @property
     def needs_ratio(self) -> bool:
         """Whether an update needs the importance ratios of its batch before it begins."""
         return self.decoupled or self.advantages == "vtrace" or self.ess_learning_rate > 0
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Of the logarithm of a ratio, beyond which it is clipped; a schedule apart."""
+        return math.log(max(1 - self.clip_range, 1e-9)), math.log(1 + self.clip_range)
 
     @property
     def corrects_staleness(self) -> bool:

@@ -125,6 +125,10 @@ class ActionValues(nn.Module):
         return value + advantage - advantage.mean(-1, keepdim=True)
 
 
+LEAST_PROBABILITY = 1e-8
+"""Of an action, so that its logarithm is finite."""
+
+
 class QNetwork(ActionValues):
     """Action values of one agent, and the epsilon for exploration; see `ActionValues`."""
 
@@ -133,6 +137,20 @@ class QNetwork(ActionValues):
     ) -> None:
         super().__init__(observation, num_actions, spec, dueling)
         self.epsilon = nn.Parameter(torch.ones(()), requires_grad=False)
+        self._num_actions = num_actions
+
+    def log_prob(self, is_greedy: Tensor) -> Tensor:
+        """ln of the probability of an action, epsilon-greedy among all; float32 of the same shape.
+
+            pi(a) = epsilon / n + (1 - epsilon) [a is the greedy one]
+
+        Epsilon is that of the network, also where each environment has its own power of it.
+
+        Args:
+            is_greedy: Whether each action is the one that the network would choose; bool.
+        """
+        random = (self.epsilon / self._num_actions).clamp(min=LEAST_PROBABILITY)
+        return (random + (1 - self.epsilon) * is_greedy).log()
 
 
 def among_valid(q: Tensor, mask: Tensor | None) -> Tensor:

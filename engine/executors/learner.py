@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from engine.algorithms.base import Batch, LearnerState, UpdateResult
 from engine.algorithms.gradient import StepTaker
 from engine.algorithms.off_policy.corrections import VERSION
+from engine.algorithms.off_policy.ratios import summarise
 from engine.algorithms.statistics import places_of, read_sums, write_sums
 from engine.algorithms.teams.parts import OwnPart
 from engine.blueprint import Blueprint
@@ -28,6 +30,7 @@ from engine.compilation.traces import kinds_of_learner
 from engine.devices.visible import CPU
 from engine.errors import RunFailedError
 from engine.executors.checkpoint import load_checkpoint, save_checkpoint
+from engine.executors.off_policy_watch import OffPolicyWatch
 from engine.executors.soundness import Soundness
 from engine.executors.warm_start import start_with
 from engine.host.descriptors import spare
@@ -92,6 +95,12 @@ class LearnerMemory(Protocol):
     def publish(self, version: int, vector: torch.Tensor) -> Weights | WeightsPending:
         """The same after an update; it can be still on its way."""
         ...
+
+
+def _columns_of(of_rollouts: Sequence[int], batch: Batch) -> npt.NDArray[np.int64]:
+    """A number of each rollout for each of its columns in a batch, int64 [B]."""
+    num_columns = batch["valid"].shape[1] // len(of_rollouts)
+    return np.repeat(np.array(of_rollouts, dtype=np.int64), num_columns)
 
 
 class HostMemory:
@@ -167,7 +176,7 @@ class LearnerExecutor:
         self._fill_samples = sections.timed(BATCHING, memory.fill_samples)
         self._export = sections.timed(WEIGHTS, memory.export)
         self._publish = sections.timed(WEIGHTS, memory.publish)
-        self._version = self._resumes = 0
+        self._version = self._resumes = self._num_updates_before = 0
         self._needs_versions = blueprint.algorithm.samples().needs_versions
         if resumed is not None:
             self._resume(*resumed)
@@ -175,6 +184,7 @@ class LearnerExecutor:
             start_with(warm_start[1], warm_start[0], self._state)
         self._offered: torch.Tensor | None = None
         self._soundness = Soundness(name)
+        self._watch = None if blueprint.replay else OffPolicyWatch()
         self._places = places_of(self._state.network)
         team = blueprint.spaces.team
         self._part = None if team is None or team.own is None else OwnPart(self._state, team)
@@ -311,21 +321,19 @@ class LearnerExecutor:
         start_s = self._clock.now_s()
         batch: Batch = self._fill(rollouts)
         if self._needs_versions:
-            batch = {**batch, VERSION: self._versions_of(rollouts)}
+            versions = [rollout.info.version_min for rollout in rollouts]
+            batch = {**batch, VERSION: torch.from_numpy(_columns_of(versions, batch))}
         result = self._update_state(batch)
+        lag = self._version - _columns_of([rollout.info.version_min for rollout in rollouts], batch)
         shares = (sum(rollout.info.num_env_steps for rollout in rollouts), env_steps_of_others)
         if self._part is not None:  # each of these learners counts its share of the same steps
             num_trained = result.samples_trained * shares[0] // max(int(batch["valid"].sum()), 1)
             result = replace(result, samples_trained=num_trained)
-        return self._updated(result, batch, start_s, shares)
-
-    def _versions_of(self, rollouts: Sequence[Rollout]) -> torch.Tensor:
-        """`version` of a batch, int64 [B]."""
-        versions = torch.tensor([rollout.info.version_min for rollout in rollouts])
-        return versions.repeat_interleave(self._blueprint.layout.num_envs)
+        return self._updated(result, batch, start_s, shares, lag)
 
     def _update_state(self, batch: Batch) -> UpdateResult:
         self._state.version = self._version
+        self._num_updates_before = self._state.num_updates
         return self._blueprint.algorithm.update(self._state, batch)
 
     def _update_from_samples(self, samples: Samples) -> list[Event]:
@@ -341,7 +349,8 @@ class LearnerExecutor:
         counts *= request.samples_per_draw
         by_version = dict(zip(versions.tolist(), counts.tolist(), strict=True))
         shares = (1, 0) if self._group is None else self._group.own_and_others
-        return self._updated(result, batch, start_s, shares, by_version, priorities)
+        lag = self._version - batch["version"].numpy()
+        return self._updated(result, batch, start_s, shares, lag, by_version, priorities)
 
     def _updated(
         self,
@@ -349,6 +358,7 @@ class LearnerExecutor:
         batch: Batch,
         start_s: float,
         shares: tuple[int, int],
+        lag: npt.NDArray[np.int64],
         samples_by_version: Mapping[int, int] | None = None,
         priorities: Priorities | None = None,
     ) -> list[Event]:
@@ -358,24 +368,33 @@ class LearnerExecutor:
         Args:
             shares: Of this learner and of the others; every learner uses its samples equally often.
                 Env steps, unless samples are from replay.
+            lag: Of the samples, as `ratios.summarise` takes it.
         """
         of_own, of_others = shares
         self._version += 1
         metrics = {name: float(value) for name, value in result.metrics.items()}
         told = self._soundness.check(self._version, self._state, batch, metrics)
+        weights, off = self._publish(self._version, self._vector), ""
+        ratios = None if result.ratios is None else summarise(result.ratios, lag)
+        if ratios is not None:
+            metrics |= ratios.metrics
+            off = "" if self._watch is None else self._watch.check(self._version, ratios)
         metrics = self._state.weights.steps.metrics | metrics
         updated = Updated(
-            weights=self._publish(self._version, self._vector),
+            weights=weights,
             samples_trained=int(result.samples_trained),
             num_updates=self._state.num_updates,
+            num_updates_before=self._num_updates_before,
             update_s=self._clock.now_s() - start_s,
             metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
             samples_by_version=samples_by_version or {},
+            ratios_by_lag={} if ratios is None else ratios.by_lag,
             priorities=priorities,
             env_steps_of_others=0 if samples_by_version else of_others,
             samples_of_others=int(result.samples_trained) * of_others // max(of_own, 1),
         )
-        return [updated, Noted("not-finite", told)] if told else [updated]
+        noted = (("not-finite", told), ("off-policy", off))
+        return [updated, *(Noted(kind, detail) for kind, detail in noted if detail)]
 
     def _start_compiling(self) -> list[Event]:
         return self._compile_next() if self._compile_job is None else []

@@ -279,8 +279,9 @@ class SavedReplay:
                 "the saved replay store has other rollouts than this run: observations, actions or"
                 " the number of environments differ",
                 where=str(path),
-                fix="resume with the same env.num_envs, or with -s checkpoint.replay=false, which"
-                " fills the store again",
+                fix="resume with the same env.num_envs and algorithm.diagnostics (false for the"
+                " store of an older version), or with -s checkpoint.replay=false, which fills the"
+                " store again",
             )
         if info.rollout_bytes != rollout.num_bytes or info.num_kept > num_slots:
             raise ConfigError(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from engine.graph.cut import Cut
 from engine.messages import BatchArrived, SamplesArrived
 from engine.progress import Resumed
 from engine.roles.commands import Command, StageAhead, Update, UpdateFromSamples
+from engine.roles.events import Updated
 from engine.rollout import Rollout
 from engine.trace.records import Staleness
 from engine.trace.summary import weighted_percentile
@@ -65,11 +67,34 @@ class ProgressCount:
         return min(of_all / self._limit, 1.0)
 
 
+class UpdateCount:
+    """How many optimiser steps a learner had taken before each of its versions.
+
+    Args:
+        version: Its first in this run.
+    """
+
+    def __init__(self, version: int) -> None:
+        self._first = version
+        self._totals = array("q")
+        """Optimiser steps before each version, from the first one on."""
+
+    def note(self, before: int) -> None:
+        """Takes the number of optimiser steps before the next version."""
+        self._totals.append(before)
+
+    def between(self, acted: int, version: int) -> int:
+        """Optimiser steps from version `acted` to `version`; from the first one, if samples are
+        older, as those of a resumed store."""
+        return self._totals[version - self._first] - self._totals[max(acted - self._first, 0)]
+
+
 def staleness_row(
     learner: int,
     version: int,
     batch: Batch,
-    samples_by_version: Mapping[int, int],
+    event: Updated,
+    updates: UpdateCount,
     began_s: float,
     now_s: float,
 ) -> Staleness:
@@ -78,15 +103,17 @@ def staleness_row(
     Args:
         learner, version: Who took the batch, and its version then.
         batch: What was trained.
-        samples_by_version: For samples from replay, their number by behaviour version.
+        event: The update.
+        updates: Of the learner, this version included.
         began_s, now_s: Start and end of training on it.
     """
-    versions = samples_by_version
+    versions = event.samples_by_version
     if isinstance(batch, BatchArrived):
         versions = _steps_by_version(batch.rollouts)
     steps_by_lag = {version - acted: steps for acted, steps in versions.items()}
     env_steps = sum(steps_by_lag.values())
     age_mean_s, age_max_s = _ages_s(batch, began_s)
+    in_steps = {updates.between(acted, version): steps for acted, steps in versions.items()}
     return Staleness(
         t_s=now_s,
         learner=learner,
@@ -99,6 +126,9 @@ def staleness_row(
         steps_by_lag=steps_by_lag,
         age_mean_s=age_mean_s,
         age_max_s=age_max_s,
+        optimizer_lag_mean=sum(lag * n for lag, n in in_steps.items()) / max(env_steps, 1),
+        optimizer_lag_max=max(in_steps),
+        **event.ratios_by_lag,
     )
 
 

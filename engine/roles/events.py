@@ -51,9 +51,10 @@ class Updated:
     """An update is finished.
 
     `samples_trained` counts every use of a sample; `num_updates` is the total number of optimiser
-    steps. For samples from replay, `samples_by_version` counts them by behaviour version. If
-    several learners make an update together, `env_steps_of_others` and `samples_of_others` are the
-    shares of the others.
+    steps, `num_updates_before` the same before it. For samples from replay, `samples_by_version`
+    counts them by behaviour version. `ratios_by_lag` has statistics of importance ratios, by fields
+    of `Staleness`. If several learners make an update together, `env_steps_of_others` and
+    `samples_of_others` are the shares of the others.
     """
 
     weights: Weights | WeightsPending
@@ -61,7 +62,9 @@ class Updated:
     num_updates: int
     update_s: float
     metrics: dict[str, float]
+    num_updates_before: int = 0
     samples_by_version: Mapping[int, int] = field(default_factory=dict)
+    ratios_by_lag: Mapping[str, dict[int, float]] = field(default_factory=dict)
     priorities: Priorities | None = None
     env_steps_of_others: int = 0
     samples_of_others: int = 0

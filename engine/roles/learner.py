@@ -36,6 +36,7 @@ from engine.progress import Resumed, Standing, steps_left
 from engine.roles.batches import (
     Batch,
     ProgressCount,
+    UpdateCount,
     num_env_steps,
     stage_ahead,
     staleness_row,
@@ -114,6 +115,7 @@ class LearnerRole:
         """Set while a due checkpoint waits for the end of an update."""
         self._standing = Standing()
         """The run's progress, as the coordinator last reported it."""
+        self._updates = UpdateCount(self._version)
         self._weights: Weights | None = None
         self._subscribers: set[str] = set()
         self._requests = BatchRequests(self.address, first=self._version)
@@ -276,13 +278,15 @@ class LearnerRole:
         self._consumed_by_all += env_steps + event.env_steps_of_others
         self._trained += event.samples_trained
         self._trained_by_all += event.samples_trained + event.samples_of_others
+        self._updates.note(event.num_updates_before)
         rows = (
             self._consumption(event, env_steps, now_s),
             staleness_row(
                 self._index,
                 self._version,
                 batch,
-                event.samples_by_version,
+                event,
+                self._updates,
                 self._started_update_s,
                 now_s,
             ),

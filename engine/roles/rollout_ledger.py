@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from engine.messages import COORDINATOR, ActorLost, Report, index_of, source_of
 from engine.roles.commands import Command, Send
 from engine.rollout import RolloutInfo
-from engine.trace.records import Event
+from engine.trace.records import DROP, Event
 from engine.wording import plural
 
 
@@ -114,7 +114,17 @@ class RolloutLedger:
         """Counts a whole rollout as dropped, with the reason."""
         self.dropped += info.num_env_steps
         detail = f"{plural(info.num_env_steps, 'env step')} of version {info.version_min}: {reason}"
-        return self.note(now_s, "drop", f"actor-{info.actor}", detail)
+        row = Event(
+            t_s=now_s,
+            kind=DROP,
+            host="",
+            role=f"actor-{info.actor}",
+            detail=detail,
+            epoch=info.epoch,
+            sequence=info.sequence,
+            env_steps=info.num_env_steps,
+        )
+        return self._report(row)
 
     def lose_batch(self, batch: int, env_steps: int, now_s: float) -> Command:
         """Counts a batch as dropped that never reached its learner."""
@@ -128,5 +138,7 @@ class RolloutLedger:
 
     def note(self, now_s: float, kind: str, role: str, detail: str) -> Command:
         """A row for the table of events."""
-        row = Event(t_s=now_s, kind=kind, host="", role=role, detail=detail)
+        return self._report(Event(t_s=now_s, kind=kind, host="", role=role, detail=detail))
+
+    def _report(self, row: Event) -> Command:
         return Send(COORDINATOR, Report(address=self._address, records=[row]))

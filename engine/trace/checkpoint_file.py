@@ -131,12 +131,18 @@ def identity_of(experiment: Experiment) -> dict[str, Setting]:
             flat["agents"] = sharing
         case members:
             flat |= {f"agents.{policy}": list(names) for policy, names in members.items()}
-    return {key: flat[key] for key in sorted(flat)}
+    return {key: flat[key] for key in sorted(flat) if key != REPORTS_ONLY}
+
+
+REPORTS_ONLY = "algorithm.diagnostics"
+"""Changes what is reported, and nothing that is learnt."""
 
 
 def is_identity(key: str) -> bool:
     """Whether a resumed run must keep the value at this dotted key."""
     section, _, name = key.partition(".")
+    if key == REPORTS_ONLY:
+        return False
     if section == "env":
         return name not in _MAY_CHANGE
     return section in ("seed", "algorithm", "network", "agents")

@@ -13,11 +13,11 @@ from typing import Any, Generic, TypeAlias, TypeVar, get_args, get_origin, overl
 import msgspec
 from msgspec import UNSET
 
-from engine.trace.optional_columns import OptionalMappings, OptionalNumbers
+from engine.trace.optional_columns import OptionalFloats, OptionalMappings, OptionalNumbers
 
 R = TypeVar("R", bound=msgspec.Struct)
 Column: TypeAlias = "array[float] | array[int] | list[object]"
-OptionalColumn: TypeAlias = OptionalNumbers | OptionalMappings
+OptionalColumn: TypeAlias = OptionalNumbers | OptionalFloats | OptionalMappings
 
 _CODES = {"float": "d", "int": "q", "bool": "b"}
 
@@ -134,12 +134,14 @@ def mappings_of(
 
 
 def optional_type(field: msgspec.structs.FieldInfo) -> type | None:
-    """`int` or `dict` of a field that rows can be without; None of any other."""
+    """`int`, `float` or `dict` of a field that rows can be without; None of any other."""
     plain = getattr(field.type, "__origin__", field.type)
     kinds = get_args(plain)
     if msgspec.UnsetType not in kinds:
         return None
-    return dict if any(get_origin(kind) is dict for kind in kinds) else int
+    if any(get_origin(kind) is dict for kind in kinds):
+        return dict
+    return float if float in kinds else int
 
 
 def type_name(field: msgspec.structs.FieldInfo) -> str:
@@ -154,4 +156,7 @@ def _column_of(type_name: str) -> Column:
 
 
 def _optional_column(field: msgspec.structs.FieldInfo) -> OptionalColumn:
-    return OptionalNumbers() if optional_type(field) is int else OptionalMappings()
+    kind = optional_type(field)
+    if kind is dict:
+        return OptionalMappings()
+    return OptionalFloats() if kind is float else OptionalNumbers()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -39,6 +40,32 @@ class OptionalNumbers:
         numbers = np.asarray(self._numbers)
         found = np.full(num_rows, np.nan)
         found[: len(numbers)] = np.where(numbers == NO_NUMBER, np.nan, numbers)
+        return found
+
+
+class OptionalFloats:
+    """Real numbers, of rows of which some have none."""
+
+    def __init__(self) -> None:
+        self._numbers = array("d")
+
+    def put(self, row: int, value: float) -> None:
+        """Takes the value of a row after those of the rows before it."""
+        self._numbers.extend([math.nan] * (row - len(self._numbers)))
+        self._numbers.append(value)
+
+    def __getitem__(self, row: int) -> float | UnsetType:
+        value = self._numbers[row] if row < len(self._numbers) else math.nan
+        return UNSET if math.isnan(value) else value
+
+    def series(self, num_rows: int) -> np.ndarray | None:
+        """Float64 [rows], NaN where a row has none; None if no row has any."""
+        if not self._numbers:
+            return None
+        import numpy as np
+
+        found = np.full(num_rows, np.nan)
+        found[: len(self._numbers)] = self._numbers
         return found
 
 

@@ -38,6 +38,8 @@ Reward: TypeAlias = Annotated[float, _in("reward")]
 Duration: TypeAlias = Annotated[float, _in("s")]
 MeanEnvSteps: TypeAlias = Annotated[float, _in("env steps")]
 MeanVersions: TypeAlias = Annotated[float, _in("versions")]
+ByLag: TypeAlias = dict[Whole, float] | UnsetType
+"""Of importance ratios; absent where the algorithm reports none."""
 ReturnsByName: TypeAlias = Annotated[dict[str, float] | UnsetType, _in("reward")]
 """Absent where the environment has one agent."""
 
@@ -174,6 +176,34 @@ class Staleness(_Row, frozen=True, kw_only=True, tag="staleness"):
         Duration,
         "over its rollouts: from the end of collection to the start of training",
     ]
+    optimizer_lag_mean: Annotated[
+        float | UnsetType,
+        _in("optimiser steps"),
+        "the same lag in optimiser steps of the learner, over the env steps of the batch",
+    ] = UNSET
+    optimizer_lag_max: Annotated[
+        Whole | UnsetType,
+        _in("optimiser steps"),
+        "the same lag in optimiser steps of the learner, over the env steps of the batch",
+    ] = UNSET
+    ratios_by_lag: Annotated[
+        ByLag, "ratios, by lag in versions; keys up to 7 are one lag, 8 is 8 to 15, and so on"
+    ] = UNSET
+    ess_by_lag: Annotated[ByLag, "effective sample size of these ratios, as a share of them"] = (
+        UNSET
+    )
+    clip_fraction_by_lag: Annotated[
+        ByLag, "share of these ratios beyond the limits of the loss; DQN has none"
+    ] = UNSET
+    ratio_max_by_lag: Annotated[ByLag, "largest of these ratios"] = UNSET
+    behaviour_kl_by_lag: Annotated[
+        ByLag, _in("nats"), "divergence of the policy that acted from the one that learnt"
+    ] = UNSET
+    log_ratio_first_by_lag: Annotated[
+        ByLag,
+        _in("nats"),
+        "largest absolute logarithm of a ratio before the first optimiser step, in its minibatch",
+    ] = UNSET
 
 
 class Replay(_Row, frozen=True, kw_only=True, tag="replay"):
@@ -276,6 +306,10 @@ class Profile(_Row, frozen=True, kw_only=True, tag="profile"):
     ]
 
 
+DROP = "drop"
+"""`Event.kind` of a whole rollout that was dropped, mostly because it was too old."""
+
+
 class Event(_Row, frozen=True, kw_only=True, tag="events"):
     """Joins, starts, stops, exits, drops and errors."""
 
@@ -289,6 +323,15 @@ class Event(_Row, frozen=True, kw_only=True, tag="events"):
         "for `started`: CLOCK_MONOTONIC of the coordinator's host at `t_s` 0, to align the run "
         "with other records of that host; else null",
     ] = None
+    epoch: Annotated[
+        Whole | UnsetType, "for `drop`: the rollout's, as in `production`; else absent"
+    ] = UNSET
+    sequence: Annotated[
+        Whole | UnsetType, "for `drop`: the rollout's, as in `production`; else absent"
+    ] = UNSET
+    env_steps: Annotated[
+        Whole | UnsetType, _in("env steps"), "for `drop`: in that rollout; else absent"
+    ] = UNSET
 
 
 Record: TypeAlias = (

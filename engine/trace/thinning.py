@@ -93,6 +93,13 @@ def _sum_of(a: int | UnsetType, b: int | UnsetType) -> int | UnsetType:
     return a + b
 
 
+def _greatest_of(a: int | UnsetType, b: int | UnsetType) -> int | UnsetType:
+    """Of those that there are."""
+    if a is UNSET or b is UNSET:
+        return b if a is UNSET else a
+    return max(a, b)
+
+
 def _consumptions(a: Consumption, b: Consumption) -> Consumption:
     return replace(
         b,
@@ -117,6 +124,7 @@ def _stalenesses(a: Staleness, b: Staleness) -> Staleness:
         lag_p95=weighted_percentile(counts, 0.95),
         lag_max=max(a.lag_max, b.lag_max),
         steps_by_lag=counts,
+        optimizer_lag_max=_greatest_of(a.optimizer_lag_max, b.optimizer_lag_max),
         age_mean_s=age_s / max(env_steps, 1),
         age_max_s=max(a.age_max_s, b.age_max_s),
     )

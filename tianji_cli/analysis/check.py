@@ -10,6 +10,7 @@ from typing import TypeAlias
 from engine.trace.summary import Summary
 from engine.wording import plural
 from tianji_cli.analysis.history import MAX_FINDINGS, Disagreement, Number, check_history
+from tianji_cli.analysis.off_policy import off_policy_warnings
 from tianji_cli.analysis.rebuild import rebuild_summary
 from tianji_cli.analysis.remains import no_summary
 from tianji_cli.analysis.run import RunData
@@ -208,6 +209,7 @@ def warnings_of(run: RunData, summary: Summary, disagreements: Sequence[Disagree
         found.append(f"Roles restarted during the run: {summary.restarts}.")
     if names := _not_finite(run):
         found.append(f"No finite number at the end: {names}. The training may have diverged.")
+    found += off_policy_warnings(run.events)
     if summary.trace_error:
         found.append(f"Trace tables end early: {summary.trace_error}.")
     if disagreements:

@@ -44,6 +44,16 @@ KNOWN: dict[str, MetricDoc] = {
         "KL divergence", "nats", "of the acting policy from the trained one, estimated"
     ),
     "rho_mean": MetricDoc("importance ratio", "", "mean clipped ratio of the two policies"),
+    "ess": MetricDoc("effective sample size", "", "of the importance ratios, share of the batch"),
+    "clip_fraction": MetricDoc("clip fraction", "", "share of ratios beyond the loss's limits"),
+    "ratio_max": MetricDoc("largest ratio", "", "of the importance ratios of the batch"),
+    "behaviour_kl": MetricDoc(
+        "KL from behaviour", "nats", "of the policy that acted from the one that learnt, estimated"
+    ),
+    "log_ratio_first": MetricDoc(
+        "first log-ratio", "nats", "mean absolute, before the first optimiser step of the batch"
+    ),
+    "rate_factor": MetricDoc("rate factor", "", "of the learning rate, by effective sample size"),
     "epsilon": MetricDoc("epsilon", "", "share of random actions"),
     "gradient_norm": MetricDoc("gradient norm", "", "before clipping, mean over the steps"),
     "learning_rate": MetricDoc("learning rate", "", "of the last optimiser step of the batch"),

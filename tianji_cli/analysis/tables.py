@@ -17,7 +17,7 @@ from engine.trace.columns import (
     optional_type,
     type_name,
 )
-from engine.trace.optional_columns import OptionalNumbers
+from engine.trace.optional_columns import OptionalMappings
 from engine.trace.records import Consumption, Record
 
 METRIC_PREFIX = "metric."
@@ -58,7 +58,7 @@ def to_frame(rows: Sequence[Record], record_type: type[Record]) -> pd.DataFrame:
 
 def _optional(column: OptionalColumn, name: str, num_rows: int) -> dict[str, pd.Series]:
     """The columns of a field that rows can be without; at most one for each of the first names."""
-    if isinstance(column, OptionalNumbers):
+    if not isinstance(column, OptionalMappings):
         values = column.series(num_rows)
         return {} if values is None else {name: pd.Series(values)}
     return {

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from engine.algorithms.base import Batch
+from engine.algorithms.off_policy.ratios import MAX_LOG_RATIO
 from engine.algorithms.replicas import ReplicaGroup
 from engine.errors import ConfigError
 
@@ -25,8 +26,6 @@ LAG_WEIGHT = "lag_weight"
 RATE_FACTOR = "rate_factor"
 VERSION = "version"
 """In batches: behaviour versions."""
-MAX_LOG_RATIO = 20.0
-"""Larger logarithms count as this one, so that squares of ratios and their sums are finite."""
 
 
 def lag_weights(batch: Batch, version: int) -> Tensor:

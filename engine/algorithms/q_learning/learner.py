@@ -27,6 +27,7 @@ from engine.algorithms.base import (
     seeded,
 )
 from engine.algorithms.gradient import GradientStep
+from engine.algorithms.off_policy.ratios import is_due, of_first_step
 from engine.algorithms.q_learning.config import UNREAD_BY_STEP, QLearningConfig
 from engine.algorithms.q_learning.losses import METRICS
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, shared_step
@@ -99,7 +100,8 @@ class QLearning(ABC):
     def _loss(
         self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
     ) -> tuple[Tensor, Tensor]:
-        """See `engine.algorithms.q_learning.losses`."""
+        """See `engine.algorithms.q_learning.losses`; behind its metrics there can be logarithms of
+        importance ratios, [N]."""
 
     @abstractmethod
     def _normalize(self, state: LearnerState, batch: Batch) -> None:
@@ -188,7 +190,9 @@ class QLearning(ABC):
             state, shared_step(self._step, state.replicas), samples, order, rate
         )
         metrics = state.replicas.sum(told[:, : len(METRICS)].mean(0))
-        errors = told[:, len(METRICS) :]
+        errors, log_ratios = told[:, len(METRICS) :].split_with_sizes(
+            [batch_size, told.shape[1] - len(METRICS) - batch_size], dim=1
+        )
         before, state.num_updates = state.num_updates, state.num_updates + num_updates
         period = config.target_update_period
         if state.num_updates // period > before // period:
@@ -199,7 +203,9 @@ class QLearning(ABC):
         named = dict(zip(METRICS, metrics.tolist(), strict=True))
         named["epsilon"] = epsilon
         samples_trained = num_updates * batch_size * self._replay.samples_per_draw
-        return UpdateResult(samples_trained, named, errors if config.prioritized else None)
+        is_told = log_ratios.numel() > 0 and is_due(before, state.num_updates)
+        ratios = of_first_step(log_ratios) if is_told else None
+        return UpdateResult(samples_trained, named, errors if config.prioritized else None, ratios)
 
     def _with_beta(self, samples: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Weights with the exponent beta of a schedule. The largest of a draw is 1, also then."""

@@ -25,6 +25,7 @@ from engine.algorithms.base import (
 )
 from engine.algorithms.gradient import GradientStep, Samples
 from engine.algorithms.off_policy.corrections import RATE_FACTOR, VERSION
+from engine.algorithms.off_policy.ratios import of_epochs
 from engine.algorithms.ppo import Ppo
 from engine.algorithms.ppo_config import (
     ADAM_EPSILON,
@@ -96,7 +97,7 @@ class Ippo:
         }
         modules = tuple(f"policies.{policy}" for policy in self._members)
         self._step = GradientStep(
-            loss=self.loss,
+            loss=self.told_loss if config.diagnostics else self.loss,
             learning_rate=config.learning_rate,
             epsilon=ADAM_EPSILON,
             max_gradient_norm=config.max_gradient_norm,
@@ -193,7 +194,7 @@ class Ippo:
         divergences = range(DIVERGENCE, len(METRICS) * len(parts), len(METRICS))
         rows = self._rows(samples)
         told = take_epochs(config, state, self._step, rows, order, divergences, rate)
-        metrics = state.replicas.sum(told.mean(0))
+        metrics = state.replicas.sum(told[:, : len(self._metrics)].mean(0))
         for name, part in parts.items():
             self._members[name].learn_statistics(
                 network.policies[name], part, samples[name], state.replicas
@@ -201,7 +202,14 @@ class Ippo:
         named = dict(zip(self._metrics, metrics.tolist(), strict=True))
         num_epochs = config.num_epochs * len(told) // len(order)
         num_samples = num_epochs * int(batch["valid"].sum())
-        return UpdateResult(num_samples, named | changing(config, state.progress) | scaled)
+        named |= changing(config, state.progress) | scaled
+        shape = (*batch["valid"].shape, -1)
+        valid = torch.cat([part["valid"].view(shape) for part in parts.values()], -1)
+        of_steps = told[:, len(self._metrics) :]
+        ratios = of_epochs(
+            config, state.num_updates, of_steps, order, valid, memory=self._state_size
+        )
+        return UpdateResult(num_samples, named, ratios=ratios)
 
     def _scaled_rate(
         self, samples: Mapping[str, Samples], replicas: ReplicaGroup
@@ -236,6 +244,19 @@ class Ippo:
     def loss(
         self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
     ) -> tuple[Tensor, Tensor]:
+        """`terms` without the ratios."""
+        return self.terms(network, minibatch, replicas)[:2]
+
+    def told_loss(
+        self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
+    ) -> tuple[Tensor, Tensor]:
+        """`terms` with the ratios behind the metrics."""
+        loss, metrics, log_ratio = self.terms(network, minibatch, replicas)
+        return loss, torch.cat((metrics, log_ratio.flatten()))
+
+    def terms(
+        self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The sum of the policies' losses, each averaged over the steps of its agents.
 
         Args:
@@ -244,10 +265,12 @@ class Ippo:
             replicas: The learners with the other shares of this minibatch.
 
         Returns:
-            The loss, a scalar, and `METRICS` of each policy, detached; the share of these samples.
+            The loss, a scalar, and `METRICS` of each policy, the share of these samples; and the
+            logarithms of the ratios to the policies that acted, of all agents, in the order of
+            policies: [N, agents], with a memory [T x N, agents]. All but the loss are detached.
         """
         assert isinstance(network, TeamNetwork)
-        losses, metrics = [], []
+        losses, metrics, ratios = [], [], []
         for policy in self._view.policies:
             start = f"{policy.name}."
             own = {
@@ -256,7 +279,8 @@ class Ippo:
                 if name.startswith(start)
             }
             member = self._members[policy.name]
-            loss, told = member.loss(network.policies[policy.name], own, replicas)
+            loss, told, log_ratio = member.terms(network.policies[policy.name], own, replicas)
             losses.append(loss)
             metrics.append(told)
-        return torch.stack(losses).sum(), torch.cat(metrics)
+            ratios.append(log_ratio.view(-1, len(policy.agents)))
+        return torch.stack(losses).sum(), torch.cat(metrics), torch.cat(ratios, -1)

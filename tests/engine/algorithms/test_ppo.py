@@ -13,7 +13,7 @@ from torch import Tensor
 from engine.algorithms.base import EnvSlice, LearnerState, Spaces
 from engine.algorithms.networks import PolicyValueNetwork
 from engine.algorithms.ppo import Ppo
-from engine.algorithms.ppo_config import PpoConfig
+from engine.algorithms.ppo_config import DIVERGENCE, PpoConfig
 from engine.algorithms.replicas import SINGLE_REPLICA, minibatch_rows
 from engine.algorithms.schedules import beside
 from engine.errors import ConfigError
@@ -194,7 +194,7 @@ def test_an_update_ends_after_an_epoch_in_which_the_policy_moved_too_far():
     samples, step = free.prepare(state.network, batch), free._step
     order = minibatch_rows((6, 4), 5, 8, state.generator, SINGLE_REPLICA)
     epochs = order.view(5, 3, 8)
-    kls = [float(state.steps.take(state, step, samples, epoch)[-1, -1]) for epoch in epochs]
+    kls = [float(state.steps.take(state, step, samples, rows)[-1, DIVERGENCE]) for rows in epochs]
     limits = [0.9999 * kl for kl in kls] + [10.0]
     ends = [next((1 + i for i in range(5) if kls[i] > limit), 5) for limit in limits]
     assert len(set(ends)) > 2

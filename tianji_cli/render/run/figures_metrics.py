@@ -14,7 +14,7 @@ from tianji_cli.render.run.figures_axes import draw_joints, tick
 from tianji_cli.render.run.figures_seeds import draw_lines
 
 Runs = Sequence[RunCurves]
-MAX_PANELS = 12
+MAX_PANELS = 15
 LOG_RATIO = 100.0
 """Positive values that span more than this, but for outliers, are on a logarithmic axis."""
 FLAT = 1e-9

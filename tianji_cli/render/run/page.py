@@ -9,6 +9,7 @@ from tianji_cli import units
 from tianji_cli.analysis.verify import ExaminedRun
 from tianji_cli.render.run import page_parts
 from tianji_cli.render.run.rows import verdict
+from tianji_cli.render.run.staleness import staleness_tables
 from tianji_cli.render.templating import PageFigure, render
 
 
@@ -42,6 +43,7 @@ def render_page(runs: Sequence[ExaminedRun], figures: Sequence[PageFigure], base
         ],
         settings=page_parts.settings(runs) if is_comparison else None,
         summary=page_parts.summary_rows(runs),
+        staleness=[(examined.label, staleness_tables(examined.run)) for examined in runs],
         profiles=page_parts.profiles(runs),
         checks=[page_parts.check(examined) for examined in runs],
         provenance=[page_parts.provenance(examined, base) for examined in runs],
