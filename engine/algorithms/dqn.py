@@ -137,6 +137,7 @@ class Dqn(QLearning):
         samples = merged(batch)
         with torch.no_grad():
             next_q = target.network(observation_of(samples, NEXT_OBSERVATION))
+        samples.pop(LOG_PROB, None)
         return samples | {"next_q": next_q, "action": samples["action"].view(len(next_q))}
 
     def _normalize(self, state: LearnerState, batch: Batch) -> None:
@@ -156,8 +157,7 @@ class Dqn(QLearning):
         v(s_t) = q_target(s_t, a*)
         a*     = argmax_a q(s_t, a) if double, else argmax_a q_target(s_t, a)
 
-        Behind its metrics, with `diagnostics`: ln pi(a_tm1 | s_tm1) - ln mu(a_tm1 | s_tm1), [N], of
-        the epsilon-greedy policies of this network and of the one that acted.
+        It reports, with `diagnostics`, whether the actions that were taken are greedy ones.
         """
         next_q = minibatch["next_q"]
         assert next_q.shape == (*minibatch["reward"].shape, self._num_actions), next_q.shape
@@ -171,9 +171,15 @@ class Dqn(QLearning):
         action = minibatch["action"]
         q = q_tm1.gather(-1, action.unsqueeze(-1)).squeeze(-1)
         loss, told = transition_loss(q, value, minibatch, self._config.loss, replicas)
-        if LOG_PROB not in minibatch:
+        if not self._diagnoses:
             return loss, told
+        is_greedy = q_tm1.detach().argmax(dim=-1) == action
+        return loss, torch.cat((told, is_greedy.to(told.dtype)))
+
+    def _log_ratios(self, network: nn.Module, batch: Batch, reported: Tensor) -> Tensor | None:
+        """See `QLearning`: of the epsilon-greedy policies of then and now."""
+        if LOG_PROB not in batch:
+            return None
         assert isinstance(network, QNetwork)
         with torch.no_grad():
-            log_prob = network.log_prob(q_tm1.argmax(dim=-1) == action)
-        return loss, torch.cat((told, log_prob - minibatch[LOG_PROB]))
+            return network.log_prob(reported > 0) - batch[LOG_PROB]

@@ -84,7 +84,7 @@ def is_due(before: int, after: int) -> bool:
     return before == 0 or before // EVERY_STEPS != after // EVERY_STEPS
 
 
-class Epochs(Protocol):
+class ReportingEpochs(Protocol):
     """The hyperparameters of an update that goes through one batch several times."""
 
     @property
@@ -98,7 +98,7 @@ class Epochs(Protocol):
 
 
 def of_epochs(
-    config: Epochs,
+    config: ReportingEpochs,
     num_updates: int,
     told: Tensor,
     order: Tensor | Sequence[Tensor],

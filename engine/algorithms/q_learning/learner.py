@@ -100,8 +100,19 @@ class QLearning(ABC):
     def _loss(
         self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
     ) -> tuple[Tensor, Tensor]:
-        """See `engine.algorithms.q_learning.losses`; behind its metrics there can be logarithms of
-        importance ratios, [N]."""
+        """See `engine.algorithms.q_learning.losses`; behind its metrics it can report more of each
+        sample, [N], for `_log_ratios`."""
+
+    def _log_ratios(self, network: nn.Module, batch: Batch, reported: Tensor) -> Tensor | None:
+        """Logarithms of the importance ratios of the samples, [updates, batch size]; None if they
+        are not known.
+
+        Args:
+            network: After the update, still with the epsilon before it.
+            batch: Of the update.
+            reported: What the loss reported of the samples, [updates, batch size].
+        """
+        return None
 
     @abstractmethod
     def _normalize(self, state: LearnerState, batch: Batch) -> None:
@@ -190,22 +201,24 @@ class QLearning(ABC):
             state, shared_step(self._step, state.replicas), samples, order, rate
         )
         metrics = state.replicas.sum(told[:, : len(METRICS)].mean(0))
-        errors, log_ratios = told[:, len(METRICS) :].split_with_sizes(
-            [batch_size, told.shape[1] - len(METRICS) - batch_size], dim=1
-        )
+        errors = told[:, len(METRICS) : len(METRICS) + batch_size]
         before, state.num_updates = state.num_updates, state.num_updates + num_updates
         period = config.target_update_period
         if state.num_updates // period > before // period:
             follower = state.target.weights.vector.detach()
             follower.lerp_(state.weights.vector.detach(), config.target_update_rate)
+        log_ratios = None
+        if is_due(before, state.num_updates):
+            reported = told[:, len(METRICS) + batch_size :]
+            log_ratios = self._log_ratios(state.network, batch, reported)
         epsilon = _set_epsilon(state, self._epsilon(state))
         self._normalize(state, batch)
         named = dict(zip(METRICS, metrics.tolist(), strict=True))
         named["epsilon"] = epsilon
         samples_trained = num_updates * batch_size * self._replay.samples_per_draw
-        is_told = log_ratios.numel() > 0 and is_due(before, state.num_updates)
-        ratios = of_first_step(log_ratios) if is_told else None
-        return UpdateResult(samples_trained, named, errors if config.prioritized else None, ratios)
+        priorities = errors if config.prioritized else None
+        ratios = None if log_ratios is None else of_first_step(log_ratios)
+        return UpdateResult(samples_trained, named, priorities, ratios)
 
     def _with_beta(self, samples: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Weights with the exponent beta of a schedule. The largest of a draw is 1, also then."""

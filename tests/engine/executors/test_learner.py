@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from engine.algorithms.base import Batch, LearnerState, UpdateResult
+from engine.algorithms.off_policy.ratios import METRICS as RATIOS
 from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
 from engine.errors import ConfigError
@@ -99,7 +100,12 @@ def test_every_update_raises_the_version_by_one_and_exports_what_was_learnt(
     for before, after in itertools.pairwise(exported):
         assert not np.array_equal(before, after), "no buffer is written to again"
     reported = {"policy_loss", "value_loss", "entropy", "approximate_kl"}
-    assert set(events[0].metrics) == {*reported, "gradient_norm", "learning_rate"}
+    every = {*reported, "gradient_norm", "learning_rate"}
+    assert set(events[0].metrics) == {*every, *RATIOS}, "of the first batch"
+    assert set(events[1].metrics) == every, "until 64 optimiser steps later"
+    assert set(events[0].ratios_by_lag["ess_by_lag"]) == {0}
+    assert not events[1].ratios_by_lag
+    assert [event.num_updates_before for event in events] == [0, 2, 4]
 
 
 def test_figures_that_an_algorithm_gives_as_tensors_become_numbers(
