@@ -17,6 +17,7 @@ from engine.algorithms.base import Batch, LearnerState, UpdateResult
 from engine.algorithms.gradient import StepTaker
 from engine.algorithms.off_policy.corrections import VERSION
 from engine.algorithms.off_policy.ratios import summarise
+from engine.algorithms.off_policy.watch import OffPolicyWatch
 from engine.algorithms.statistics import places_of, read_sums, write_sums
 from engine.algorithms.teams.parts import OwnPart
 from engine.blueprint import Blueprint
@@ -30,7 +31,6 @@ from engine.compilation.traces import kinds_of_learner
 from engine.devices.visible import CPU
 from engine.errors import RunFailedError
 from engine.executors.checkpoint import load_checkpoint, save_checkpoint
-from engine.executors.off_policy_watch import OffPolicyWatch
 from engine.executors.soundness import Soundness
 from engine.executors.warm_start import start_with
 from engine.host.descriptors import spare

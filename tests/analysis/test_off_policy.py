@@ -6,13 +6,13 @@ import msgspec
 import pytest
 
 from engine.trace.records import Episode, Event, Production, Staleness
-from tianji_cli.analysis.dropped import (
+from tianji_cli.analysis.old_samples.dropped import (
     dropped_by_actor,
     dropped_by_length,
     dropped_rollouts,
     uneven,
 )
-from tianji_cli.analysis.off_policy import off_policy_warnings, ratios_by_lag
+from tianji_cli.analysis.old_samples.ratios import off_policy_warnings, ratios_by_lag
 from tianji_cli.analysis.tables import to_frame
 
 PLAIN = {

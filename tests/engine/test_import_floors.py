@@ -240,7 +240,7 @@ def test_only_its_connector_knows_ray():
 def may_be_heavy(path: Path) -> bool:
     is_figures = path.stem.startswith("figures") and path.parts[-3] in ("render", "tianji_cli")
     is_ssh = path.parent.name == "connectors" and path.stem.startswith(("ssh", "host_keys"))
-    is_analysis = path.parent.name == "analysis" or path.stem == "downsample"
+    is_analysis = "analysis" in path.parts[-3:-1] or path.stem == "downsample"
     return is_analysis or is_figures or is_ssh or is_driver(path)
 
 

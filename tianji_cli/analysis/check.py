@@ -10,7 +10,7 @@ from typing import TypeAlias
 from engine.trace.summary import Summary
 from engine.wording import plural
 from tianji_cli.analysis.history import MAX_FINDINGS, Disagreement, Number, check_history
-from tianji_cli.analysis.off_policy import off_policy_warnings
+from tianji_cli.analysis.old_samples.ratios import off_policy_warnings
 from tianji_cli.analysis.rebuild import rebuild_summary
 from tianji_cli.analysis.remains import no_summary
 from tianji_cli.analysis.run import RunData

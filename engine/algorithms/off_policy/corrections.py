@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from engine.algorithms.base import Batch
+from engine.algorithms.gradient import Samples
 from engine.algorithms.off_policy.ratios import MAX_LOG_RATIO
 from engine.algorithms.replicas import ReplicaGroup
 from engine.errors import ConfigError
@@ -28,14 +28,14 @@ VERSION = "version"
 """In batches: behaviour versions."""
 
 
-def lag_weights(batch: Batch, version: int) -> Tensor:
+def lag_weights(batch: Samples, version: int) -> Tensor:
     """1 / (1 + lag) of each step of a batch of rollouts, float32 [T, B].
 
     As weights of a mean over the batch, they have the expectation of sampling with probabilities in
     this proportion.
 
     Args:
-        batch: See `Batch`.
+        batch: See `engine.algorithms.base.Batch`.
         version: `LearnerState.version`.
     """
     valid = batch["valid"]
@@ -45,7 +45,7 @@ def lag_weights(batch: Batch, version: int) -> Tensor:
     return weight.to(valid.device).expand(valid.shape)
 
 
-def step_weights(valid: Tensor, minibatch: Batch, replicas: ReplicaGroup) -> Tensor:
+def step_weights(valid: Tensor, minibatch: Samples, replicas: ReplicaGroup) -> Tensor:
     """Weights of a mean over the valid steps, which sum to 1 over all learners; of `valid`'s shape.
 
     Args:
@@ -59,7 +59,7 @@ def step_weights(valid: Tensor, minibatch: Batch, replicas: ReplicaGroup) -> Ten
     return weight / replicas.sum(weight.sum()).clamp(min=torch.finfo(weight.dtype).tiny)
 
 
-def effective_share_of(samples: Batch, replicas: ReplicaGroup) -> float:
+def effective_share_of(samples: Samples, replicas: ReplicaGroup) -> float:
     """`effective_share` of samples with `PROXIMAL`, `log_prob` and `valid`."""
     return effective_share(samples[PROXIMAL] - samples["log_prob"], samples["valid"], replicas)
 

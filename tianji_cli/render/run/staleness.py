@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from engine.trace.records import Episode, Production
 from tianji_cli import units
-from tianji_cli.analysis.dropped import (
+from tianji_cli.analysis.old_samples.dropped import (
     dropped_by_actor,
     dropped_by_length,
     dropped_rollouts,
     uneven,
 )
-from tianji_cli.analysis.off_policy import RatiosOfLag, ratios_by_lag
+from tianji_cli.analysis.old_samples.ratios import RatiosOfLag, ratios_by_lag
 from tianji_cli.analysis.run import RunData
 from tianji_cli.analysis.tables import to_frame
 from tianji_cli.render.run.profile import percent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.algorithms.off_policy.ratios import RatioStatistics
-from engine.executors.off_policy_watch import WINDOW, OffPolicyWatch
+from engine.algorithms.off_policy.watch import WINDOW, OffPolicyWatch
 
 GOOD = {"ess": 0.95, "clip_fraction": 0.1, "ratio_max": 2.0}
 
