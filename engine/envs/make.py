@@ -23,6 +23,7 @@ from engine.algorithms.base import Spaces
 from engine.blame import blamed
 from engine.envs.actions.squash import SquashedActions
 from engine.envs.actions.vector import with_actions
+from engine.envs.arrays.classic_control import as_arrays
 from engine.envs.checked import checked
 from engine.envs.extras import install_command
 from engine.envs.minatar import register_minatar
@@ -89,10 +90,11 @@ def _make_limited(
 def make_vector_env(spec: EnvSpec, render_mode: str | None = None) -> VectorEnvironment:
     """Makes `spec.num_envs` environments that step together.
 
-    Uses EnvPool's if `spec.backend` says so. Else Gymnasium's vectorised implementation if one is
-    registered, and ale-py's C++ one for Atari, unless `spec.wrappers` go around single
-    environments; otherwise the copies are stepped one after the other in this process. Return
-    values are checked (`CheckedVectorEnv`). They take flat actions (`engine.envs.actions`).
+    Uses EnvPool's if `spec.backend` says so. Otherwise, unless `spec.wrappers` go around single
+    environments: arrays for what `engine.envs.arrays` has, Gymnasium's vectorised implementation if
+    one is registered, and ale-py's C++ one for Atari. Other copies are stepped one after the other
+    in this process. Return values are checked (`CheckedVectorEnv`). They take flat actions
+    (`engine.envs.actions`).
 
     Args:
         spec: What is made.
@@ -136,6 +138,8 @@ def _vector_of_gymnasium(spec: EnvSpec, options: dict[str, Any]) -> VectorEnviro
     which Gymnasium takes for its own there, though not in `gymnasium.make`."""
     if (module := module_of(spec.id)) is not None:
         importlib.import_module(module)  # where it is registered
+    if not options and (copies := as_arrays(spec.registered_id, spec.num_envs)) is not None:
+        return copies
     registered = gymnasium.registry.get(spec.registered_id)
     if registered is None or "max_episode_steps" not in registered.kwargs:
         env: VectorEnvironment = gymnasium.make_vec(spec.id, num_envs=spec.num_envs, **options)
