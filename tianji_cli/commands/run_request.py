@@ -13,7 +13,7 @@ from engine.errors import ConfigError, TianJiError
 from engine.search_path import user_directories
 from engine.spec import Experiment
 from engine.trace.warm_start import TakenWeights
-from tianji_cli.commands.sizing import ACTORS, Sized, kept, sized
+from tianji_cli.commands.sizing import ACTORS, Sized, in_former_places, kept, sized
 from tianji_cli.config.inventory import Inventory
 from tianji_cli.config.lookup import find_file, shipped
 from tianji_cli.output import Output
@@ -173,6 +173,7 @@ def _sized(
     if resume_point is not None:
         held = keys - document.settings
         experiment, keys = kept(experiment, resume_point.experiment, held), keys - held
+        inventory = in_former_places(inventory, resume_point.inventory)
     return sized(experiment, inventory, keys, directories=directories, num_apart=apart)
 
 

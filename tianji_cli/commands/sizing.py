@@ -62,6 +62,11 @@ def kept(experiment: Experiment, former: Experiment, keys: Collection[KeyPath]) 
     return experiment
 
 
+def in_former_places(inventory: Inventory, former: Inventory) -> Inventory:
+    """The inventory with as many actors on each host as a former run had chosen for it."""
+    return with_actors_on(inventory, {host.name: host.actors for host in former.hosts})
+
+
 def sized(
     experiment: Experiment,
     inventory: Inventory,
