@@ -16,7 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from types import FrameType
@@ -42,25 +42,14 @@ from engine.host.end_signals import END_SIGNAL
 from engine.host.process import name_process
 from engine.search_path import look_in
 
-NICENESS: Mapping[Kind, int] = {"steps": 0, "prepare": 0, "collect": 0, "act": 5}
-"""Loops are compiled in few seconds, so a learner gains more by its steps than it loses meanwhile.
-An actor gains less, and its compiler competes with actors only."""
-NICENESS_OF_PYTORCH: Mapping[Kind, int] = {"steps": 10, "prepare": 10, "collect": 10, "act": 19}
-"""PyTorch's compiler needs the processor for much longer, and training has priority. With 17 for
-steps, PPO on CartPole on two cores had no compiled steps after a minute; with 10 it had them after
-43 s."""
+NICENESS: Mapping[Kind, int] = {"steps": 10, "act": 19, "collect": 10, "prepare": 10}
+"""Training has priority, and a learner gains more than an actor, unless both are one loop. With 17
+for steps, PPO on CartPole on two cores had no compiled steps after a minute; with 0, its learner
+took one step in twenty while its functions were compiled on a busy machine."""
 
 
-def write_library(
-    blueprint: Blueprint,
-    kind: Kind,
-    library: Path,
-    workspace: Path,
-    give_way: Callable[[], None] = lambda: None,
-) -> None:
+def write_library(blueprint: Blueprint, kind: Kind, library: Path, workspace: Path) -> None:
     """Compiles in `workspace`, then moves library and signature to their place atomically.
-
-    `give_way` is called before what takes long.
 
     Raises:
         RuntimeError, AssertionError: The function to compile is not pure.
@@ -69,7 +58,7 @@ def write_library(
     compile_beside(workspace)
     traced = TRACE[kind](blueprint)
     num_threads = num_threads_of(blueprint, kind)
-    products = compile_graph(traced.graph, traced.arguments, made, workspace, num_threads, give_way)
+    products = compile_graph(traced.graph, traced.arguments, made, workspace, num_threads)
     put_library(made, traced.signature, library, products)
 
 
@@ -79,7 +68,6 @@ def compile_graph(
     made: Path,
     workspace: Path,
     num_threads: int = 1,
-    give_way: Callable[[], None] = lambda: None,
 ) -> str:
     """Compiles a graph that writes into its arguments to the library `made`.
 
@@ -88,7 +76,6 @@ def compile_graph(
         made: The library.
         workspace: For what is needed on the way.
         num_threads: So many may share a product.
-        give_way: Called before what takes long.
 
     Returns:
         One line about its products.
@@ -99,13 +86,11 @@ def compile_graph(
     faster = GraphModule(graph, deepcopy(graph.graph))
     kernel, products = _fastest_products(faster, workspace, num_threads)
     if kernel is None:
-        give_way()
         compile_by_pytorch(graph, arguments, made, workspace)
         return products
     try:
         return _compile_loops(faster, made, workspace, kernel)
     except (UnsupportedError, subprocess.CalledProcessError) as error:
-        give_way()
         is_new = hasattr(torch._inductor.config.aot_inductor, "custom_op_libs")
         if not is_new:
             kernel, products = None, "products by PyTorch, which is too old for others"
@@ -216,24 +201,13 @@ def main() -> None:
     name_process("tj-compiler")
     kind, library, workspace, *directories = sys.argv[1:]
     look_in(directories)
-    niceness = NICENESS[cast(Kind, kind)]
-    os.nice(niceness)
-
-    def give_way() -> None:
-        os.nice(NICENESS_OF_PYTORCH[cast(Kind, kind)] - niceness)
-
+    os.nice(NICENESS[cast(Kind, kind)])
     torch.set_num_threads(1)
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=CompileOrder)
     blueprint = make_blueprint(
         order.experiment, order.cut, has_action_mask=order.has_action_mask
     ).of_group(order.group)
-    write_library(
-        blueprint,
-        cast(Kind, kind),
-        Path(library),
-        Path(workspace),
-        give_way,
-    )
+    write_library(blueprint, cast(Kind, kind), Path(library), Path(workspace))
 
 
 def _end(number: int, _frame: FrameType | None) -> None:

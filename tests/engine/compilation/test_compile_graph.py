@@ -1,0 +1,65 @@
+"""Graphs of loops are compiled without PyTorch's compiler, all others by it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from engine.compilation import compiler, product_kernel
+from engine.compilation.native.function import NativeFunction
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+
+
+@pytest.fixture
+def left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> list[GraphModule]:
+    left: list[GraphModule] = []
+    monkeypatch.setattr(compiler, "compile_by_pytorch", lambda graph, *_: left.append(graph))
+    return left
+
+
+def compiled(function: Callable[..., tuple[()]], arguments: list[Tensor], directory: Path) -> str:
+    graph = make_fx(function, tracing_mode="fake")(*arguments)
+    return compiler.compile_graph(graph, tuple(arguments), directory / "made.so", directory)
+
+
+def layer(x: Tensor, w: Tensor, to: Tensor) -> tuple[()]:
+    to.copy_((x @ w.t()).tanh().sum(0))
+    return ()
+
+
+def test_products_and_loops_need_no_pytorch(tmp_path: Path, left_to_pytorch: list[GraphModule]):
+    arguments = [torch.randn(40, 16), torch.randn(8, 16), torch.zeros(8)]
+    line = compiled(layer, arguments, tmp_path)
+    assert line.startswith("1 of 1 products by a kernel compiled for this processor")
+    assert not left_to_pytorch
+    NativeFunction(tmp_path / "made.so").call(arguments)
+    expected = (arguments[0] @ arguments[1].t()).tanh().sum(0)
+    torch.testing.assert_close(arguments[2], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_other_operations_are_left_to_pytorch(tmp_path: Path, left_to_pytorch: list[GraphModule]):
+    def ordered(x: Tensor, to: Tensor) -> tuple[()]:
+        to.copy_(x.sort().values)
+        return ()
+
+    line = compiled(ordered, [torch.randn(5), torch.zeros(5)], tmp_path)
+    assert line.startswith("by PyTorch's compiler: aten.sort")
+    assert len(left_to_pytorch) == 1
+
+
+def test_products_that_pytorch_computes_faster_are_left_to_it(
+    tmp_path: Path, left_to_pytorch: list[GraphModule], monkeypatch: pytest.MonkeyPatch
+):
+    seconds = product_kernel._Seconds(theirs=1e-5, ours=2e-5)
+    monkeypatch.setattr(product_kernel.ProductKernel, "_measure", lambda *_: seconds)
+    line = compiled(layer, [torch.randn(40, 16), torch.randn(8, 16), torch.zeros(8)], tmp_path)
+    assert "its products are faster" in line
+    assert len(left_to_pytorch) == 1
