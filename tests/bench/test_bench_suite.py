@@ -51,7 +51,7 @@ def test_all_are_judged_by_the_same_rule():
 
 
 def test_threads_are_given_to_those_that_can_be_told():
-    settings = ["tasks.hopper-sac.peers.sb3.threads=1"]
+    settings = ["tasks.hopper-sac.threads=2", "tasks.hopper-sac.peers.sb3.threads=1"]
     task = load_suite("continuous", settings).tasks["hopper-sac"]
     assert (task.of("tianji").threads, task.of("sb3").threads) == (2, 1)
     with pytest.raises(ConfigError, match="rllib is not set up for several threads") as raised:

@@ -230,7 +230,8 @@ def test_tianjis_dqn_is_the_tasks(tmp_path):
 
 
 def test_tianjis_sac_is_the_tasks():
-    job = msgspec.structs.replace(job_of("tianji"), task=of("continuous", "hopper-td3", "tianji"))
+    wanted = msgspec.structs.replace(of("continuous", "hopper-td3", "tianji"), threads=2)
+    job = msgspec.structs.replace(job_of("tianji"), task=wanted)
     experiment = experiment_of(job)
     algorithm, task = experiment["algorithm"], job.task.algorithm
     assert experiment["staleness"] == {"mode": "unbounded"}
