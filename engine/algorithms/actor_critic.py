@@ -6,6 +6,7 @@ Each algorithm adds its samples (`samples`) and its update (`update`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -14,7 +15,7 @@ from gymnasium.spaces import Box
 from torch import Tensor, nn
 
 from engine.algorithms.base import Batch, EnvSlice, LearnerState, Spaces, initial_state
-from engine.algorithms.gradient import Order, Samples, Step, stacked
+from engine.algorithms.gradient import Order, Samples, Step
 from engine.algorithms.networks import (
     CENTRAL,
     PolicyValueNetwork,
@@ -144,6 +145,14 @@ def evaluate_rollouts(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor,
     return log_prob, policy.entropy().view(value.shape)[:-1], value
 
 
+@torch.no_grad()
+def log_ratios(network: nn.Module, batch: Batch) -> Tensor:
+    """ln pi(a_t | s_t) - ln mu(a_t | s_t) of the valid steps, NaN elsewhere; [T, B], in main
+    memory."""
+    log_ratio = evaluate_rollouts(network, batch)[0] - batch["log_prob"]
+    return log_ratio.where(batch["valid"], math.nan).cpu()
+
+
 class EntropyBonus(Protocol):
     """The hyperparameters of an entropy bonus."""
 
@@ -255,6 +264,6 @@ def take_epochs(
         of_last = state.replicas.sum(parts[-1][-1][list(divergences)])
         if float(of_last.max()) > config.target_kl:
             break
-    told = stacked([metrics for part in parts for metrics in part.unbind()])
+    told = torch.cat(parts)
     state.num_updates += len(told)
     return told

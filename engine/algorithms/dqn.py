@@ -156,8 +156,6 @@ class Dqn(QLearning):
 
         v(s_t) = q_target(s_t, a*)
         a*     = argmax_a q(s_t, a) if double, else argmax_a q_target(s_t, a)
-
-        It reports, with `diagnostics`, whether the actions that were taken are greedy ones.
         """
         next_q = minibatch["next_q"]
         assert next_q.shape == (*minibatch["reward"].shape, self._num_actions), next_q.shape
@@ -170,16 +168,15 @@ class Dqn(QLearning):
         q_tm1 = network(observation_of(minibatch))
         action = minibatch["action"]
         q = q_tm1.gather(-1, action.unsqueeze(-1)).squeeze(-1)
-        loss, told = transition_loss(q, value, minibatch, self._config.loss, replicas)
-        if not self._diagnoses:
-            return loss, told
-        is_greedy = q_tm1.detach().argmax(dim=-1) == action
-        return loss, torch.cat((told, is_greedy.to(told.dtype)))
+        return transition_loss(q, value, minibatch, self._config.loss, replicas)
 
-    def _log_ratios(self, network: nn.Module, batch: Batch, reported: Tensor) -> Tensor | None:
+    @torch.no_grad()
+    def _log_ratios(self, network: nn.Module, batch: Batch) -> Tensor | None:
         """See `QLearning`: of the epsilon-greedy policies of then and now."""
         if LOG_PROB not in batch:
             return None
         assert isinstance(network, QNetwork)
-        with torch.no_grad():
-            return network.log_prob(reported > 0) - batch[LOG_PROB]
+        of_first = {name: values[0] for name, values in batch.items()}
+        greedy = network(observation_of(of_first)).argmax(dim=-1)
+        log_prob = network.log_prob(greedy == of_first["action"].view(greedy.shape))
+        return (log_prob - of_first[LOG_PROB]).unsqueeze(0).cpu()

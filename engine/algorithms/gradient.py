@@ -14,7 +14,6 @@ own, and a target network: `engine.algorithms.step_sequence`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
@@ -204,16 +203,7 @@ class EagerSteps:
         if isinstance(order, Tensor):  # to a device in one copy instead of one for each minibatch
             order = order.to(state.weights.vector.device)
         minibatches = [samples] if order is None else (gather(samples, rows) for rows in order)
-        return stacked([step.take(state, part, rate) for part in minibatches])
-
-
-def stacked(told: Sequence[Tensor]) -> Tensor:
-    """The metrics [M] of each minibatch as rows; shorter ones are filled up with NaN, which
-    minibatches of unequal shares need that report something of each sample."""
-    longest = max(len(metrics) for metrics in told)
-    if all(len(metrics) == longest for metrics in told):
-        return torch.stack(list(told))
-    return nn.utils.rnn.pad_sequence(list(told), batch_first=True, padding_value=math.nan)
+        return torch.stack([step.take(state, part, rate) for part in minibatches])
 
 
 def gather(samples: Samples, rows: Tensor) -> dict[str, Tensor]:

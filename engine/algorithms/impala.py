@@ -18,6 +18,7 @@ from engine.algorithms.actor_critic import (
     entropy_bonus,
     entropy_schedule,
     evaluate_rollouts,
+    log_ratios,
 )
 from engine.algorithms.base import Batch, LearnerState, SampleRequest, Spaces, UpdateResult
 from engine.algorithms.gradient import GradientStep
@@ -135,17 +136,19 @@ class Impala(ActorCritic):
         step = shared_step(self._step, state.replicas)
         rate = factor(config.learning_rate, config.learning_rate_final, state.progress)
         rate *= scaled.get(RATE_FACTOR, 1.0)
+        is_told = config.diagnostics and is_due(state.num_updates, state.num_updates + 1)
+        first = log_ratios(state.network, batch) if is_told else None
         (told,) = state.steps.take(state, step, samples, None, rate)
         metrics = told[: len(_METRICS)]
-        of_steps = told[len(_METRICS) :].view(-1, *batch["reward"].shape)
+        returns = told[len(_METRICS) :].view(batch["reward"].shape)
         state.num_updates += 1
-        learn_statistics(state.network, batch, of_steps[0], state.replicas)
+        learn_statistics(state.network, batch, returns, state.replicas)
         named = dict(zip(_METRICS, state.replicas.sum(metrics).tolist(), strict=True))
         named |= changing | scaled
         ratios = None
-        if config.diagnostics and is_due(state.num_updates - 1, state.num_updates):
-            log_ratio = of_steps[1].where(batch["valid"], math.nan).cpu()
-            ratios = LogRatios(log_ratio, log_ratio, (-math.inf, math.log(config.max_rho)))
+        if first is not None:
+            limits = (-math.inf, math.log(config.max_rho))
+            ratios = LogRatios(first, log_ratios(state.network, batch), limits)
         return UpdateResult(int(batch["valid"].sum()), named, ratios=ratios)
 
     @torch.no_grad()
@@ -157,15 +160,13 @@ class Impala(ActorCritic):
     def _told_loss(
         self, network: nn.Module, batch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
     ) -> tuple[Tensor, Tensor]:
-        """The loss, and its metrics as one vector, as `GradientStep` requires: `_METRICS`, value
-        targets [T*B] and, with `diagnostics`, logarithms of ratios [T*B]."""
-        loss, metrics, returns, log_ratio = self._loss(network, batch, replicas)
-        of_steps = [returns, log_ratio] if self._config.diagnostics else [returns]
-        return loss, torch.cat((metrics, *(values.flatten() for values in of_steps)))
+        """The loss, and its metrics as one vector, as `GradientStep` requires."""
+        loss, metrics, returns = self._loss(network, batch, replicas)
+        return loss, torch.cat((metrics, returns.flatten()))
 
     def _loss(
         self, network: nn.Module, batch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The three terms of section 4.2, averaged over the valid steps.
 
         Args:
@@ -176,7 +177,7 @@ class Impala(ActorCritic):
 
         Returns:
             The loss and the metrics of `_METRICS`, this batch's share of each; the value targets
-            and the logarithms of the ratios, [T, B] each. All but the loss are detached.
+            [T, B]. Metrics and targets are detached.
         """
         assert isinstance(network, PolicyValueNetwork)
         config = self._config
@@ -206,7 +207,7 @@ class Impala(ActorCritic):
             rho = weight @ ratio.clamp(max=config.max_rho).flatten()
             approximate_kl = weight @ (ratio - 1 - log_ratio).flatten()
             metrics = torch.stack((policy_loss, value_loss, entropy, rho, approximate_kl)).detach()
-        return loss, metrics, targets.value_target, log_ratio.detach()
+        return loss, metrics, targets.value_target
 
 
 _METRICS = ("policy_loss", "value_loss", "entropy", "rho_mean", "approximate_kl")

@@ -17,6 +17,7 @@ from engine.algorithms.actor_critic import (
     ActorCritic,
     entropy_bonus,
     evaluate_rollouts,
+    log_ratios,
     rows_of_epochs,
     take_epochs,
 )
@@ -38,7 +39,7 @@ from engine.algorithms.off_policy.corrections import (
     scaled_rate,
     step_weights,
 )
-from engine.algorithms.off_policy.ratios import of_epochs
+from engine.algorithms.off_policy.ratios import LogRatios, is_due
 from engine.algorithms.ppo_config import (
     ADAM_EPSILON,
     CORRECTIONS,
@@ -89,7 +90,7 @@ class Ppo(ActorCritic):
         check_config(config, network)
         self._config = config
         self._step = GradientStep(
-            loss=self.told_loss if config.diagnostics else self.loss,
+            loss=self.loss,
             learning_rate=config.learning_rate,
             epsilon=ADAM_EPSILON,
             max_gradient_norm=config.max_gradient_norm,
@@ -118,14 +119,17 @@ class Ppo(ActorCritic):
         order = rows_of_epochs(config, batch["valid"].shape, state, bool(self._state_size))
         scaled = self.scaled_rate(samples, state.replicas)
         rate = scaled.get(RATE_FACTOR, 1.0)
+        is_told = config.diagnostics and is_due(state.num_updates, state.num_updates + len(order))
+        first = log_ratios(state.network, batch) if is_told else None
         told = take_epochs(config, state, self._step, samples, order, [DIVERGENCE], rate)
-        metrics = state.replicas.sum(told[:, : len(METRICS)].mean(0))
+        metrics = state.replicas.sum(told.mean(0))
         self.learn_statistics(state.network, batch, samples, state.replicas)
         named = dict(zip(METRICS, metrics.tolist(), strict=True))
         named |= changing(config, state.progress) | scaled
         num_epochs = config.num_epochs * len(told) // len(order)
-        of_steps, valid = told[:, len(METRICS) :], batch["valid"].unsqueeze(-1)
-        ratios = of_epochs(config, state.num_updates, of_steps, order, valid, self._state_size)
+        ratios = None
+        if first is not None:
+            ratios = LogRatios(first, log_ratios(state.network, batch), config.limits)
         return UpdateResult(num_epochs * int(batch["valid"].sum()), named, ratios=ratios)
 
     def scaled_rate(self, samples: Samples, replicas: ReplicaGroup) -> dict[str, float]:
@@ -250,19 +254,6 @@ class Ppo(ActorCritic):
     def loss(
         self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
     ) -> tuple[Tensor, Tensor]:
-        """`terms` without ratios."""
-        return self.terms(network, minibatch, replicas)[:2]
-
-    def told_loss(
-        self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
-    ) -> tuple[Tensor, Tensor]:
-        """`terms` with the ratios behind the metrics."""
-        loss, metrics, log_ratio = self.terms(network, minibatch, replicas)
-        return loss, torch.cat((metrics, log_ratio))
-
-    def terms(
-        self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
-    ) -> tuple[Tensor, Tensor, Tensor]:
         """Equation 9 of the paper, averaged over the valid steps.
 
         If it is decoupled, the ratio is that to the proximal policy, and the clipped surrogate of
@@ -279,9 +270,7 @@ class Ppo(ActorCritic):
             replicas: The learners with the other shares of this minibatch.
 
         Returns:
-            The loss, a scalar, and the metrics of `METRICS`, the share of these samples; and the
-            logarithms of the ratios to the policy that acted, [N], with a memory [T x N], time
-            first. All but the loss are detached.
+            The loss, a scalar, and the metrics of `METRICS`, detached; the share of these samples.
         """
         assert isinstance(network, PolicyValueNetwork)
         config = self._config
@@ -294,8 +283,7 @@ class Ppo(ActorCritic):
         weight = step_weights(minibatch["valid"], minibatch, replicas)
         behaviour = minibatch["log_prob"]
         anchor = minibatch[PROXIMAL] if config.decoupled else behaviour
-        log_prob = policy.log_prob(minibatch["action"])
-        log_ratio = log_prob - anchor
+        log_ratio = policy.log_prob(minibatch["action"]) - anchor
         ratio = log_ratio.exp()
         advantage = minibatch["advantage"]
         if config.normalize_advantage:
@@ -317,5 +305,4 @@ class Ppo(ActorCritic):
         with torch.no_grad():
             approximate_kl = weight @ (ratio - 1 - log_ratio)
             metrics = torch.stack((policy_loss, value_loss, entropy, approximate_kl)).detach()
-            to_behaviour = (log_prob - behaviour).detach()
-        return loss, metrics, to_behaviour
+        return loss, metrics

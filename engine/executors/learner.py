@@ -349,7 +349,7 @@ class LearnerExecutor:
         counts *= request.samples_per_draw
         by_version = dict(zip(versions.tolist(), counts.tolist(), strict=True))
         shares = (1, 0) if self._group is None else self._group.own_and_others
-        lag = self._version - batch["version"].numpy()
+        lag = self._version - batch["version"][:1].numpy()
         return self._updated(result, batch, start_s, shares, lag, by_version, priorities)
 
     def _updated(

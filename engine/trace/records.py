@@ -202,7 +202,7 @@ class Staleness(_Row, frozen=True, kw_only=True, tag="staleness"):
     log_ratio_first_by_lag: Annotated[
         ByLag,
         _in("nats"),
-        "largest absolute logarithm of a ratio before the first optimiser step, in its minibatch",
+        "largest absolute logarithm of a ratio before the first optimiser step",
     ] = UNSET
 
 

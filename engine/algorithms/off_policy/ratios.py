@@ -2,25 +2,22 @@
 
     ln rho_i = ln pi(a_i | s_i) - ln mu(a_i | s_i)
 
-Gradient steps compute these logarithms anyway, so a loss reports them beside its metrics. They are
-summed up for a whole batch and by the lag of its samples, once in so many optimiser steps that it
-costs next to nothing.
+They are computed before and after an update, in a pass of the network over its samples, and summed
+up for the whole batch and by lag: of one update in so many optimiser steps that it costs next to
+nothing. Optimiser steps, and what is compiled of them, know nothing of it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
-EVERY_STEPS = 64
-"""Optimiser steps of which at most one batch is summed up; each batch with more of them is."""
+EVERY_STEPS = 256
+"""Optimiser steps of which at most one update is diagnosed; each update with more of them is."""
 EXACT_LAGS = 8
 """Lags below it are told apart; larger ones up to the next power of two are not."""
 MAX_LOG_RATIO = 20.0
@@ -40,9 +37,9 @@ class LogRatios:
     """ln rho of an update; NaN where there is no sample, or one that does not count.
 
     Attributes:
-        first: Before the first optimiser step, of its minibatch; of the shape of `last`.
-        last: In the last optimiser step of each sample: [T, B] or [T, B, agents] of rollouts,
-            [updates, batch size] of samples from replay.
+        first: Before the update: [T, B] or [T, B, agents] of rollouts, [1, batch size] of samples
+            from replay, those of the first optimiser step.
+        last: After the update; of the same shape.
         limits: Of ln rho, beyond which the loss clips or truncates a ratio; None if it does not.
     """
 
@@ -51,93 +48,10 @@ class LogRatios:
     limits: tuple[float, float] | None = None
 
 
-def spread(
-    values: Sequence[Tensor], rows: Sequence[Tensor], valid: Tensor, *, has_memory: bool
-) -> Tensor:
-    """What minibatches report of their samples, in the places of these samples.
-
-    Args:
-        values: Of each minibatch, [N x agents] or more, of which the rest is left out; with a
-            memory [T x N x agents], time first.
-        rows: Of each minibatch, [N]: steps of the batch, or columns with a memory.
-        valid: Of a batch, bool [T, B, agents].
-        has_memory: Whether a row is the whole sequence of one environment.
-
-    Returns:
-        [T, B, agents], NaN elsewhere.
-    """
-    num_steps, num_agents = len(valid), valid.shape[-1]
-    found = torch.full(valid.shape, math.nan)
-    steps = found.view(-1, num_agents)
-    for told, held in zip(values, rows, strict=True):
-        if has_memory:
-            size = num_steps * len(held) * num_agents
-            found[:, held] = told[:size].view(num_steps, len(held), num_agents)
-        else:
-            steps[held] = told[: len(held) * num_agents].view(-1, num_agents)
-    return found.where(valid, math.nan)
-
-
 def is_due(before: int, after: int) -> bool:
-    """Whether the batch is summed up that took a learner from `before` to `after` optimiser steps:
-    the first one, and each that completes another `EVERY_STEPS`."""
+    """Whether an update is diagnosed that takes a learner from `before` to `after` optimiser steps:
+    the first one, and each that completes another `EVERY_STEPS`, even if it ends early."""
     return before == 0 or before // EVERY_STEPS != after // EVERY_STEPS
-
-
-class ReportingEpochs(Protocol):
-    """The hyperparameters of an update that goes through one batch several times."""
-
-    @property
-    def diagnostics(self) -> bool: ...
-
-    @property
-    def num_epochs(self) -> int: ...
-
-    @property
-    def limits(self) -> tuple[float, float]: ...
-
-
-def of_epochs(
-    config: ReportingEpochs,
-    num_updates: int,
-    told: Tensor,
-    order: Tensor | Sequence[Tensor],
-    valid: Tensor,
-    memory: int,
-) -> LogRatios | None:
-    """The ratios of an update that goes through one batch several times.
-
-    Args:
-        config: Of the update.
-        num_updates: Optimiser steps of the learner, these included.
-        told: ln rho that each optimiser step reported, [steps, ...]; see `spread`.
-        order: Rows of all minibatches; the last epochs may not have been taken.
-        valid: Of the batch, bool [T, B, agents].
-        memory: Size of the state of the core; with one, a row is the whole sequence of one
-            environment.
-
-    Returns:
-        None without `diagnostics`, and if it is not due.
-    """
-    if not (config.diagnostics and is_due(num_updates - len(told), num_updates)):
-        return None
-    per_epoch = len(order) // config.num_epochs
-    first, last, valid = told[:1].cpu(), told[-per_epoch:].cpu(), valid.cpu()
-    rows = list(order)
-    taken = rows[len(told) - per_epoch : len(told)]
-    return LogRatios(
-        spread(list(first), rows[:1], valid, has_memory=memory > 0),
-        spread(list(last), taken, valid, has_memory=memory > 0),
-        config.limits,
-    )
-
-
-def of_first_step(told: Tensor) -> LogRatios:
-    """The ratios of optimiser steps, each on its own samples, [steps, N]."""
-    last = told.cpu()
-    first = torch.full_like(last, math.nan)
-    first[0] = last[0]
-    return LogRatios(first, last)
 
 
 @dataclass(frozen=True)

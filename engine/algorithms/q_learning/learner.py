@@ -27,7 +27,7 @@ from engine.algorithms.base import (
     seeded,
 )
 from engine.algorithms.gradient import GradientStep
-from engine.algorithms.off_policy.ratios import is_due, of_first_step
+from engine.algorithms.off_policy.ratios import LogRatios, is_due
 from engine.algorithms.q_learning.config import UNREAD_BY_STEP, QLearningConfig
 from engine.algorithms.q_learning.losses import METRICS
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, shared_step
@@ -100,18 +100,11 @@ class QLearning(ABC):
     def _loss(
         self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
     ) -> tuple[Tensor, Tensor]:
-        """See `engine.algorithms.q_learning.losses`; behind its metrics it can report more of each
-        sample, [N], for `_log_ratios`."""
+        """See `engine.algorithms.q_learning.losses`."""
 
-    def _log_ratios(self, network: nn.Module, batch: Batch, reported: Tensor) -> Tensor | None:
-        """Logarithms of the importance ratios of the samples, [updates, batch size]; None if they
-        are not known.
-
-        Args:
-            network: After the update, still with the epsilon before it.
-            batch: Of the update.
-            reported: What the loss reported of the samples, [updates, batch size].
-        """
+    def _log_ratios(self, network: nn.Module, batch: Batch) -> Tensor | None:
+        """Logarithms of the importance ratios of the samples of the first optimiser step, [1, batch
+        size], in main memory; None if they are not known."""
         return None
 
     @abstractmethod
@@ -197,27 +190,27 @@ class QLearning(ABC):
         samples = self._with_beta(self._prepare(state.target, batch), state.progress)
         order = torch.arange(num_updates * batch_size).view(num_updates, batch_size)
         rate = self._learning_rate(state.num_updates) / config.learning_rate
+        after = state.num_updates + num_updates
+        is_told = is_due(state.num_updates, after)
+        first = self._log_ratios(state.network, batch) if is_told else None
         told = state.steps.take(
             state, shared_step(self._step, state.replicas), samples, order, rate
         )
         metrics = state.replicas.sum(told[:, : len(METRICS)].mean(0))
-        errors = told[:, len(METRICS) : len(METRICS) + batch_size]
+        errors = told[:, len(METRICS) :]
         before, state.num_updates = state.num_updates, state.num_updates + num_updates
         period = config.target_update_period
         if state.num_updates // period > before // period:
             follower = state.target.weights.vector.detach()
             follower.lerp_(state.weights.vector.detach(), config.target_update_rate)
-        log_ratios = None
-        if is_due(before, state.num_updates):
-            reported = told[:, len(METRICS) + batch_size :]
-            log_ratios = self._log_ratios(state.network, batch, reported)
+        last = None if first is None else self._log_ratios(state.network, batch)
         epsilon = _set_epsilon(state, self._epsilon(state))
         self._normalize(state, batch)
         named = dict(zip(METRICS, metrics.tolist(), strict=True))
         named["epsilon"] = epsilon
         samples_trained = num_updates * batch_size * self._replay.samples_per_draw
         priorities = errors if config.prioritized else None
-        ratios = None if log_ratios is None else of_first_step(log_ratios)
+        ratios = None if first is None or last is None else LogRatios(first, last)
         return UpdateResult(samples_trained, named, priorities, ratios)
 
     def _with_beta(self, samples: dict[str, Tensor], progress: float) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
-from engine.algorithms.actor_critic import rows_of_epochs, take_epochs
+from engine.algorithms.actor_critic import log_ratios, rows_of_epochs, take_epochs
 from engine.algorithms.base import (
     Batch,
     EnvSlice,
@@ -25,7 +25,7 @@ from engine.algorithms.base import (
 )
 from engine.algorithms.gradient import GradientStep, Samples
 from engine.algorithms.off_policy.corrections import RATE_FACTOR, VERSION
-from engine.algorithms.off_policy.ratios import of_epochs
+from engine.algorithms.off_policy.ratios import LogRatios, is_due
 from engine.algorithms.ppo import Ppo
 from engine.algorithms.ppo_config import (
     ADAM_EPSILON,
@@ -97,7 +97,7 @@ class Ippo:
         }
         modules = tuple(f"policies.{policy}" for policy in self._members)
         self._step = GradientStep(
-            loss=self.told_loss if config.diagnostics else self.loss,
+            loss=self.loss,
             learning_rate=config.learning_rate,
             epsilon=ADAM_EPSILON,
             max_gradient_norm=config.max_gradient_norm,
@@ -193,8 +193,10 @@ class Ippo:
         order = rows_of_epochs(config, batch["valid"].shape, state, bool(self._state_size))
         divergences = range(DIVERGENCE, len(METRICS) * len(parts), len(METRICS))
         rows = self._rows(samples)
+        is_told = config.diagnostics and is_due(state.num_updates, state.num_updates + len(order))
+        first = self._log_ratios(network, parts) if is_told else None
         told = take_epochs(config, state, self._step, rows, order, divergences, rate)
-        metrics = state.replicas.sum(told[:, : len(self._metrics)].mean(0))
+        metrics = state.replicas.sum(told.mean(0))
         for name, part in parts.items():
             self._members[name].learn_statistics(
                 network.policies[name], part, samples[name], state.replicas
@@ -203,13 +205,18 @@ class Ippo:
         num_epochs = config.num_epochs * len(told) // len(order)
         num_samples = num_epochs * int(batch["valid"].sum())
         named |= changing(config, state.progress) | scaled
-        shape = (*batch["valid"].shape, -1)
-        valid = torch.cat([part["valid"].view(shape) for part in parts.values()], -1)
-        of_steps = told[:, len(self._metrics) :]
-        ratios = of_epochs(
-            config, state.num_updates, of_steps, order, valid, memory=self._state_size
-        )
+        ratios = None
+        if first is not None:
+            ratios = LogRatios(first, self._log_ratios(network, parts), config.limits)
         return UpdateResult(num_samples, named, ratios=ratios)
+
+    def _log_ratios(self, network: TeamNetwork, parts: Mapping[str, Batch]) -> Tensor:
+        """Of all agents, in the order of policies, [T, B, agents]; NaN where one is absent."""
+        of_each = []
+        for policy in self._view.policies:
+            own = log_ratios(network.policies[policy.name], parts[policy.name])
+            of_each.append(own.view(len(own), -1, len(policy.agents)))
+        return torch.cat(of_each, -1)
 
     def _scaled_rate(
         self, samples: Mapping[str, Samples], replicas: ReplicaGroup
@@ -244,19 +251,6 @@ class Ippo:
     def loss(
         self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
     ) -> tuple[Tensor, Tensor]:
-        """`terms` without the ratios."""
-        return self.terms(network, minibatch, replicas)[:2]
-
-    def told_loss(
-        self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
-    ) -> tuple[Tensor, Tensor]:
-        """`terms` with the ratios behind the metrics."""
-        loss, metrics, log_ratio = self.terms(network, minibatch, replicas)
-        return loss, torch.cat((metrics, log_ratio.flatten()))
-
-    def terms(
-        self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA
-    ) -> tuple[Tensor, Tensor, Tensor]:
         """The sum of the policies' losses, each averaged over the steps of its agents.
 
         Args:
@@ -265,12 +259,10 @@ class Ippo:
             replicas: The learners with the other shares of this minibatch.
 
         Returns:
-            The loss, a scalar, and `METRICS` of each policy, the share of these samples; and the
-            logarithms of the ratios to the policies that acted, of all agents, in the order of
-            policies: [N, agents], with a memory [T x N, agents]. All but the loss are detached.
+            The loss, a scalar, and `METRICS` of each policy, detached; the share of these samples.
         """
         assert isinstance(network, TeamNetwork)
-        losses, metrics, ratios = [], [], []
+        losses, metrics = [], []
         for policy in self._view.policies:
             start = f"{policy.name}."
             own = {
@@ -279,8 +271,7 @@ class Ippo:
                 if name.startswith(start)
             }
             member = self._members[policy.name]
-            loss, told, log_ratio = member.terms(network.policies[policy.name], own, replicas)
+            loss, told = member.loss(network.policies[policy.name], own, replicas)
             losses.append(loss)
             metrics.append(told)
-            ratios.append(log_ratio.view(-1, len(policy.agents)))
-        return torch.stack(losses).sum(), torch.cat(metrics), torch.cat(ratios, -1)
+        return torch.stack(losses).sum(), torch.cat(metrics)

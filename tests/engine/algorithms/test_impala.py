@@ -70,7 +70,7 @@ def test_the_loss_is_that_of_the_paper(spaces: Spaces, final: float | None):
     doubled = {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
     if final is not None:
         doubled |= beside(doubled["log_prob"], {"entropy_coefficient": final})
-    loss, metrics, *_ = impala._loss(network, doubled)
+    loss, metrics, _ = impala._loss(network, doubled)
     assert loss.item() == pytest.approx(wanted, abs=1e-6)
     assert metrics[:3].tolist() == pytest.approx(
         [policy_loss, value_loss, entropy[valid].mean()], abs=1e-6

@@ -70,9 +70,9 @@ def _ratio_table(ratios: dict[int, RatiosOfLag]) -> StalenessTable:
         "Importance ratios by lag",
         RATIO_HEADINGS,
         rows,
-        "Ratios of the probabilities that the learning and the acting policy give to an action, in"
-        " the last optimiser step of each sample; the first log-ratio is the largest before any"
-        " step of its batch: at lag 0 it shows how far acting and learning disagree.",
+        "Ratios of the probabilities that the learning and the acting policy give to an action,"
+        " after the update; the first log-ratio is the largest before it: at lag 0 it shows how far"
+        " acting and learning disagree.",
     )
 
 
