@@ -636,7 +636,7 @@ def with_others(experiment: Experiment, names: tuple[str, ...]) -> Experiment:
 OTHER_WORD = {"huber": "squared", "gae": "vtrace"}
 SHAPING = {
     *("rollout_steps", "batch_steps", "minibatch_steps", "batch_size", "updates_per_batch"),
-    *("normalize_reward", "dueling", "prioritized", "initial_priorities"),
+    *("normalize_reward", "dueling", "prioritized", "initial_priorities", "diagnostics"),
 }
 """What is read as well, as the shapes of rollouts, weights and minibatches."""
 
