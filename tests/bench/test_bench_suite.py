@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import ConfigError
+from tianji_cli.bench.systems.base import Job
 from tianji_cli.bench.systems.registry import SYSTEMS_BY_NAME
-from tianji_cli.bench.tasks.suite import SYSTEMS, load_suite, scalar_rows
+from tianji_cli.bench.systems.tianji import experiment_of
+from tianji_cli.bench.tasks.suite import LAG_BOUND, SYSTEMS, load_suite, scalar_rows
 
-SHIPPED = ("smoke", "cartpole", "classic", "minatar", "atari", "continuous", "marl")
+SHIPPED = ("smoke", "cartpole", "classic", "minatar", "atari", "continuous", "marl", "fused")
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -122,3 +124,16 @@ def test_a_lag_bound_is_refused_where_it_would_do_nothing():
     assert load_suite("cartpole", ["tasks.ppo-400.max_lag=2"]).tasks["ppo-400"].max_lag == 2
     with pytest.raises(ConfigError, match="dqn has no lag bound"):
         load_suite("cartpole", ["tasks.dqn.max_lag=2"])
+
+
+def test_a_task_can_have_one_fused_loop():
+    task = load_suite("fused").tasks["ppo-4096"]
+    job = Job(system="tianji", task_name="ppo-4096", task=task, seed=3, scratch="/tmp")
+    experiment = experiment_of(job)
+    assert (experiment["policy"], experiment["actors"]) == ("gpu-only", 1)
+    assert "staleness" not in experiment
+    rows = {row.setting: row for row in SYSTEMS_BY_NAME["tianji"].parity(task)}
+    assert rows["environment"].match == "equal"
+    assert rows[LAG_BOUND].note.startswith("0: ")
+    with pytest.raises(ConfigError, match="gpu-only collects and learns by turns"):
+        load_suite("fused", ["tasks.ppo-4096.max_lag=2"])

@@ -34,7 +34,7 @@ from tianji_cli.bench.systems.base import (
 )
 from tianji_cli.bench.systems.probe import probe_here
 from tianji_cli.bench.systems.raw import EpisodeEnd, GarbageError, RawRecord, Steps, TrainedTotals
-from tianji_cli.bench.tasks.suite import Task
+from tianji_cli.bench.tasks.suite import LAG_BOUND, Task
 from tianji_cli.bench.tasks.work import (
     ATARI,
     BenchDqn,
@@ -81,10 +81,10 @@ def experiment_of(job: Job) -> dict[str, object]:
         },
         "algorithm": {**algorithm, "rollout_steps": task.rollout_steps},
         "network": msgspec.to_builtins(task.network),
-        "policy": "tianji",
+        "policy": task.policy,
         "learner": {"threads": task.threads},
         "actors": task.workers,
-        "staleness": staleness,
+        **({"staleness": staleness} if task.policy == "tianji" else {}),
         "stop": {"seconds": _DAY_S, "env_steps": None, "return_threshold": None},
         "checkpoint": {"every_s": None},
     }
@@ -160,7 +160,7 @@ def origin_of(events: Iterable[Event]) -> float | None:
 
 
 class Tianji(AnySystem):
-    """`tianji up` with the policy `tianji`."""
+    """`tianji up` with the policy of the task."""
 
     name = "tianji"
     title = "TianJi"
@@ -187,6 +187,11 @@ class Tianji(AnySystem):
         if task.env.id in TEAMS:
             words = "its own version, all copies as arrays; from equal states both are equal"
             rows["environment"] = ("equal", words)
+        if task.policy == "gpu-only":
+            words = "its own version of tensors; from equal states both are equal"
+            rows["environment"] = ("equal", words)
+            rows["workers"] = ("different", "one compiled loop steps all environments and learns")
+            rows[LAG_BOUND] = ("different", "0: it collects and learns by turns")
         return rows
 
     def rehearsal(self, job: Job, scratch: Path, installed: Installed) -> Command:

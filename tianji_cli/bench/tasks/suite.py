@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -81,6 +82,9 @@ class Task(Spec, frozen=True, kw_only=True, rename={"systems": "peers"}):
     max_lag: NonNegativeInt = DEFAULT_MAX_LAG
     """PPO: greatest age of a trained sample, in weights versions, for systems that collect during
     training."""
+    policy: Literal["tianji", "gpu-only"] = "tianji"
+    """TianJi's distribution policy: roles in processes of their own, or one loop that steps
+    environments of tensors and learns by turns. Other systems have none."""
     threshold: float
     """For the mean return of training episodes, as `judge` says."""
     judge: Judging = Judging()
@@ -184,6 +188,8 @@ def _problems(task: Task) -> list[tuple[str, str, str]]:
     if task.network.precision != "float32" and task.network.name == "mlp":
         problem = "only convolutional networks are set up for other precisions"
         found.append(("network.precision", problem, "leave it out"))
+    if task.policy == "gpu-only" and task.max_lag != DEFAULT_MAX_LAG:
+        found.append(("max_lag", "gpu-only collects and learns by turns", "leave it out"))
     if not math.isfinite(task.threshold):
         found.append(("threshold", "can never be reached or is reached at once", "a number"))
     if task.min_s > task.budget_s:

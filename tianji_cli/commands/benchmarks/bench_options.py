@@ -15,7 +15,7 @@ SuiteArgument = Annotated[
     str,
     typer.Argument(
         metavar="[SUITE]",
-        help="A suite: smoke, cartpole, classic, minatar, atari, continuous, marl, scaling,"
+        help="A suite: smoke, cartpole, classic, minatar, atari, continuous, marl, fused, scaling,"
         " transport, published; a study: staleness, asynchrony, overlap, reference, spaces,"
         " search, multi-agent; or your own file.",
         autocompletion=completion.suites,
