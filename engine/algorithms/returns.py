@@ -187,13 +187,8 @@ def _trace(
     return _Trace(rho_t, discount_t, excess_t, excess_tp1)
 
 
-@torch.library.custom_op("tianji::accumulate", mutates_args=())
-def accumulate(delta_t: Tensor, trace_t: Tensor) -> Tensor:
-    """x_t = delta_t + trace_t x_{t+1}, with x_T = 0; all [T, B].
-
-    One operation, since a compiled function would have one for each step otherwise; it calls
-    `engine/compilation/accumulate.cpp`.
-    """
+def accumulated(delta_t: Tensor, trace_t: Tensor) -> Tensor:
+    """x_t = delta_t + trace_t x_{t+1}, with x_T = 0; all [T, B]."""
     result = torch.empty_like(delta_t)
     following = torch.zeros_like(delta_t[0])
     for x_t, d_t, c_t in zip(
@@ -204,6 +199,11 @@ def accumulate(delta_t: Tensor, trace_t: Tensor) -> Tensor:
     ):
         following = torch.addcmul(d_t, c_t, following, out=x_t)
     return result
+
+
+accumulate = torch.library.custom_op("tianji::accumulate", accumulated, mutates_args=())
+"""The same as one operation, of which a compiled function would have several for each step
+otherwise; it calls `engine/compilation/accumulate.cpp`."""
 
 
 @accumulate.register_fake

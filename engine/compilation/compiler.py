@@ -27,7 +27,9 @@ import psutil
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
 
+from engine.algorithms.returns import accumulated
 from engine.blueprint import Blueprint, make_blueprint
 from engine.compilation.compile_job import CompileOrder
 from engine.compilation.host_code import ACCUMULATE, SCAN, compile_object, found_by_linkers
@@ -133,10 +135,19 @@ def compile_by_pytorch(
     options = {**_OPTIONS, "aot_inductor.output_path": str(made)}
     if hasattr(torch._inductor.config.aot_inductor, "custom_op_libs"):
         options |= _own_code(graph, workspace, kernel)
+    else:
+        graph = without_own_operations(graph, arguments)
     with torch.no_grad(), found_by_linkers(workspace):
         torch._inductor.aot_compile(graph, arguments, options=options)
     if made.with_suffix(".json").exists():
         raise RuntimeError("it calls operations that a library cannot call")
+
+
+def without_own_operations(graph: GraphModule, arguments: tuple[Tensor, ...]) -> GraphModule:
+    """The same for a PyTorch that cannot call this folder's C++."""
+    parts = {torch.ops.tianji.accumulate.default: accumulated}
+    made: GraphModule = make_fx(graph, decomposition_table=parts, tracing_mode="fake")(*arguments)
+    return made
 
 
 def _own_code(

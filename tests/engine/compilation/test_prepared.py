@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from engine.algorithms.returns import accumulate
 from engine.blueprint import Blueprint, make_blueprint
-from engine.compilation.compiler import write_library
+from engine.compilation.compiler import without_own_operations, write_library
 from engine.compilation.library import Library
 from engine.compilation.prepared import CompiledPreparing, trace_prepare
 from engine.compilation.staging import Staging
@@ -77,6 +78,13 @@ def test_what_is_traced_is_what_is_computed(options: dict[str, object]):
     library = TracedLibrary(traced)
     check(blueprint, CompiledPreparing(library))
     assert library.num_calls == 3
+
+
+def test_an_old_pytorch_computes_it_without_operations_of_its_own():
+    traced = trace_prepare(blueprint_of())
+    graph = without_own_operations(traced.graph, traced.arguments)
+    assert not [node for node in graph.graph.nodes if "tianji" in str(node.target)]
+    check(blueprint_of(), CompiledPreparing(TracedLibrary(replace(traced, graph=graph))))
 
 
 def test_another_batch_is_judged_in_eager_mode():

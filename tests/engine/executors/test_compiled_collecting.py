@@ -12,9 +12,9 @@ from torch import Tensor
 
 from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock, RunClock
-from engine.compilation.collecting import CollectArguments, collect_signature, trace_collect
-from engine.compilation.compile_job import CompileJob
-from engine.compilation.library import library_path
+from engine.compilation.collecting import collect_signature, trace_collect
+from engine.compilation.compiler import write_library
+from engine.compilation.library import Library
 from engine.devices.tensors import DeviceRollout, DeviceWeights
 from engine.envs.held_tensors import HeldTensors
 from engine.envs.torch_envs import TORCH_ENVIRONMENTS, make_torch_env
@@ -168,28 +168,19 @@ def test_what_does_not_fit_is_collected_step_by_step():
 
 
 @pytest.mark.slow
-@pytest.mark.processes
+@pytest.mark.filterwarnings("ignore")  # of the compiler, which is PyTorch's own
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 @CASES
-def test_a_library_collects_what_is_collected_in_eager_mode(
-    env: EnvSpec, core, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def test_a_library_collects_what_is_collected_in_eager_mode(env: EnvSpec, core, tmp_path: Path):
     blueprint = blueprint_of(env, core)
-    job = CompileJob(blueprint, "collect")
-    job.wait()
-    assert job.library is not None, job.outcome
-    assert library_path(blueprint, "collect").exists()
+    write_library(blueprint, "collect", tmp_path / "library.so", tmp_path)
+    library = Library(tmp_path / "library.so")
     ours, theirs = executor_of(blueprint), executor_of(blueprint)
     for ticket in range(3):
-        ours._library = job.library if ticket else None
+        ours._library = library if ticket else None
         check_that_rollouts_are_equal(collect(ours, ticket), collect(theirs, ticket), 1e-5)
-    fixed = ours._collecting.fixed(ours._continues)
-    assert isinstance(ours._collecting, CollectArguments)
-    assert job.library.signature == collect_signature(
-        fixed, ours._collecting.rows({**ours._tensors, **_states(ours)})
-    )
-
-
-def _states(executor: DeviceActorExecutor) -> dict[str, Tensor]:
-    return {} if executor._states is None else {"state": executor._states}
+    arguments = ours._collecting
+    assert arguments is not None
+    states = {} if ours._states is None else {"state": ours._states}
+    rows = arguments.rows({**ours._tensors, **states})
+    assert library.signature == collect_signature(arguments.fixed(ours._continues), rows)
