@@ -118,8 +118,27 @@ _FEW = 32
 """Entries that are compared one after the other."""
 
 
+def _arange(lowering: Lowering, node: Node, to: StridedPlace | None) -> None:
+    """Of whole numbers: (end), (start, end) or (start, end, step)."""
+    assert to is not None
+    given = [each for each in node.args if isinstance(each, int)]
+    if len(given) != len(node.args):
+        raise UnsupportedError(f"{node.target} of {node.args}")
+    start = given[0] if len(given) > 1 else 0
+    step = given[2] if len(given) > 2 else 1
+    lowering.builder.compute(f"{{0}} * {step} + {start}", [_positions(to.sizes, 0)], to)
+
+
+def _eye(lowering: Lowering, _node: Node, to: StridedPlace | None) -> None:
+    assert to is not None
+    rows, columns = (_positions(to.sizes, axis) for axis in range(2))
+    lowering.builder.compute("{0} == {1}", [rows, columns], to)
+
+
 CHOICES: Mapping[str, Rule] = {
+    "arange": _arange,
     "argmax": _argmax,
+    "eye": _eye,
     "gather": _gather,
     "index_select": _index_select,
     "max": _max,

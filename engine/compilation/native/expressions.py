@@ -46,6 +46,19 @@ def _lerp(arguments: Sequence[object]) -> str:
     return f"{{2}} < 0.5f ? {near} : {far}"
 
 
+def _elu(arguments: Sequence[object]) -> str:
+    if any(each != 1 for each in arguments[1:]):
+        raise UnsupportedError("elu with factors")
+    return "{0} > 0 ? {0} : exponential({0}) - 1"
+
+
+def _elu_gradient(arguments: Sequence[object]) -> str:
+    _, *factors, is_result, _ = arguments
+    if any(each != 1 for each in factors):
+        raise UnsupportedError("elu with factors")
+    return f"{{5}} > 0 ? {{0}} : {{0}} * {'({5} + 1)' if is_result else 'exponential({5})'}"
+
+
 def _softplus(arguments: Sequence[object]) -> str:
     beta = "{1}" if len(arguments) > 1 else "1.0f"
     threshold = "{2}" if len(arguments) > 2 else "20.0f"
@@ -86,6 +99,8 @@ ELEMENTWISE: Mapping[str, Template] = {
     "copy": "{1}",
     "cos": "cosine({0})",
     "div": "{0} / {1}",
+    "elu": _elu,
+    "elu_backward": _elu_gradient,
     "erf": "error_function({0})",
     "exp": "exponential({0})",
     "fill": "{1}",
@@ -106,6 +121,7 @@ ELEMENTWISE: Mapping[str, Template] = {
     "rsub": "{1} - {0}",
     "sigmoid": "1 / (1 + exponential(-{0}))",
     "sigmoid_backward": "{0} * (1 - {1}) * {1}",
+    "sgn": "({0} > 0) - ({0} < 0)",
     "sign": "({0} > 0) - ({0} < 0)",
     "silu": "{0} / (1 + exponential(-{0}))",
     "sin": "sine({0})",

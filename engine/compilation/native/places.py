@@ -13,6 +13,8 @@ TYPES: dict[torch.dtype, str] = {
     torch.float64: "double",
     torch.int64: "int64_t",
     torch.int32: "int32_t",
+    torch.int16: "int16_t",
+    torch.int8: "int8_t",
     torch.uint8: "uint8_t",
     torch.bool: "bool",
 }

@@ -82,7 +82,12 @@ def of_entries(x: Tensor, y: Tensor, flag: Tensor, count: Tensor) -> list[Tensor
         ),
         *(x.float() + flag, (x >= 0.3).float(), (count % 2 == 0).to(torch.float64), x != y),
         *(torch.isfinite(x), torch.isnan(x), torch.logical_and(flag, count), x.relu(), ~flag),
-        *(F.softplus(x), F.smooth_l1_loss(x, y.expand(6, 5), reduction="none"), F.silu(x)),
+        *(
+            F.softplus(x),
+            F.smooth_l1_loss(x, y.expand(6, 5), reduction="none"),
+            F.silu(x),
+            F.elu(x),
+        ),
         *(x.double().sin(), x.double().cos() + count, torch.full_like(x, math.inf), count + 1),
     ]
 
@@ -154,6 +159,7 @@ def of_parts(x: Tensor, rows: Tensor, choice: Tensor) -> list[Tensor]:
         *(torch.zeros_like(x).scatter_add(-1, choice[:, None], chosen), x.transpose(0, 1).clone()),
         torch.ops.aten.slice_backward(x[1:5], [6, 4], 0, 1, 5, 1),
         torch.ops.aten.select_backward(x[1], [6, 4], 0, 4),
+        *(torch.eye(3) + x[:3, :1], torch.arange(3, 15, 4) * rows, rows.to(torch.int8)),
     ]
 
 
