@@ -8,7 +8,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from engine.admission import most_collecting
+from engine.admission.bounded import most_collecting
 from engine.algorithms.base import Algorithm, EnvSlice, ReplayRequest, SampleRequest, Spaces
 from engine.algorithms.registry import make_algorithm
 from engine.algorithms.teams.parts import NUM_VECTORS, check_apart
@@ -355,13 +355,14 @@ def make_arena(blueprint: Blueprint) -> Arena:
     These are what the buffer admits, a staged batch and one in training, and for each actor the
     rollout that it writes.
     """
-    experiment, cut = blueprint.experiment, blueprint.cut
+    staleness, cut = blueprint.experiment.staleness, blueprint.cut
     per_batch = blueprint.rollouts_per_batch
     num_actors = min(len(cut.actors_of(group)) for group in range(cut.groups))
-    on_their_way = experiment.staleness.queue_length(num_actors, per_batch) + 2 * per_batch
+    on_their_way = staleness.queue_length(num_actors, per_batch) + 2 * per_batch
     slots_per_actor = -(-on_their_way // num_actors) + 1
     buffers = [cut.group_of(actor) for actor in range(cut.actors)]
-    shared_weights = SharedWeights(blueprint.cut.groups, blueprint.weights.num_bytes)
+    num_kept = staleness.lag + 1 if staleness.is_fixed else None
+    shared_weights = SharedWeights(cut.groups, blueprint.weights.num_bytes, num_kept)
     try:
         return Arena(
             cut.actors, slots_per_actor, blueprint.layout.num_bytes, buffers, shared_weights
@@ -393,7 +394,8 @@ def notes_on_queue(blueprint: Blueprint) -> tuple[str, ...]:
         key, wanted = "staleness.max_queued_rollouts", f"{num_actors + per_batch} or null"
         why = f"{plural(most, 'rollout')} may be queued"
     else:
-        versions = plural(staleness.max_lag, "version")
-        key, wanted = "staleness.max_lag", str(-(-num_actors // per_batch) - 1)
+        versions = plural(staleness.bound or 0, "version")
+        key = "staleness.lag" if staleness.is_fixed else "staleness.max_lag"
+        wanted = str(-(-num_actors // per_batch) - 1)
         why = f"a batch is {plural(per_batch, 'rollout')} and may be {versions} old"
     return (f"of {whose} at most {most} collect at the same time, since {why}; set {key}={wanted}",)

@@ -71,10 +71,15 @@ class TicketRequested(Message, frozen=True, kw_only=True):
 
 
 class TicketGranted(Message, frozen=True, kw_only=True):
-    """Buffer to actor: collect one rollout, with weights at least this new."""
+    """Buffer to actor: collect one rollout, with weights at least this new.
+
+    If the lag is fixed, with exactly these; `next_version` is then that of the actor's next
+    rollout, so that it can request those weights in time.
+    """
 
     ticket: int
     min_version: int
+    next_version: int | None = None
 
 
 class Receipt(Message, frozen=True, kw_only=True):
@@ -108,10 +113,14 @@ class BatchSent(Message, frozen=True, kw_only=True):
 
 
 class WeightsRequested(Message, frozen=True, kw_only=True):
-    """Actor to learner: subscribes to weights newer than these. Idempotent."""
+    """Actor to learner: subscribes to weights newer than these. Idempotent.
+
+    If `version` is given, requests exactly these weights, as soon as they exist, and no others.
+    """
 
     actor: str
     held_version: int
+    version: int | None = None
 
 
 class Joined(Message, frozen=True, kw_only=True):

@@ -203,6 +203,9 @@ class NetworkSpec(Spec, frozen=True, kw_only=True):
         return gains[layer]
 
 
+StalenessMode = Literal["block", "drop", "correct", "unbounded", "fixed"]
+
+
 class StalenessSpec(Spec, frozen=True, kw_only=True):
     """How old a trained sample can be, in weights versions, and what happens to older ones.
 
@@ -210,16 +213,33 @@ class StalenessSpec(Spec, frozen=True, kw_only=True):
     equals, those that were admitted first.
     """
 
-    mode: Literal["block", "drop", "correct", "unbounded"] = "block"
+    mode: StalenessMode = "block"
     """`block`: actors wait, and the learner waits for stragglers; nothing is lost. `drop`: the
     learner never waits for a straggler; late rollouts are dropped and counted. `correct`: no bound;
     the algorithm corrects for off-policy samples, as V-trace does, and only algorithms that do so
-    accept it. `unbounded`: no bound, and no correction is required."""
+    accept it. `unbounded`: no bound, and no correction is required. `fixed`: actors and learner run
+    concurrently, but which rollouts a batch has, in which order, and which weights they were
+    collected with is fixed, so equal seeds give equal weights."""
     max_lag: NonNegativeInt = 1
     """Bound on lag, in weights versions, of `block` and `drop`."""
+    lag: NonNegativeInt = 1
+    """Lag of every batch of `fixed`, in weights versions; only the first ones, for which there are
+    no weights that old, have less."""
     max_queued_rollouts: PositiveInt | None = None
     """Rollouts of a group admitted and not yet consumed; the memory bound of every mode. `null`:
     64, or a batch and one per actor if that is more, so that all actors can collect."""
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether equal seeds must give equal weights, so that nothing may depend on time."""
+        return self.mode == "fixed"
+
+    @property
+    def bound(self) -> int | None:
+        """The largest lag that a trained sample can have, in weights versions; None: any."""
+        if self.is_fixed:
+            return self.lag
+        return self.max_lag if self.mode in ("block", "drop") else None
 
     def queue_length(self, num_actors: int, rollouts_per_batch: int) -> int:
         """The bound on queued rollouts of a group with this many actors."""
@@ -282,8 +302,9 @@ class LearnerSpec(Spec, frozen=True, kw_only=True):
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether optimiser steps are compiled during training and used once they are ready. `auto`
     does so if roles are separate processes. With policy `local` only `on` does, because the moment
-    of the switch would make traces of equal seeds differ in the last digits. On a GPU they are
-    recorded as a graph instead, from the first update."""
+    of the switch would make traces of equal seeds differ in the last digits. With
+    `staleness.mode: fixed`, training waits until they are ready, under every policy. On a GPU they
+    are recorded as a graph instead, from the first update."""
     threads: PositiveInt = 1
     """Threads of PyTorch's arithmetic, and in compiled steps of large matrix products. More than
     one helps only for large networks."""

@@ -129,10 +129,10 @@ def _check_staleness(experiment: Experiment, algorithm: Algorithm) -> None:
             where="staleness.mode",
             fix=f"{can_do_so if samples.corrections else 'use impala'}, or another mode",
         )
-    if mode in ("block", "drop") and samples.kind == "replay":
+    if mode in ("block", "drop", "fixed") and samples.kind == "replay":
         raise ConfigError(
             f"{name} learns from a replay store, whose samples are old on purpose, so their lag"
-            " cannot be bounded",
+            " can be neither bounded nor fixed",
             where="staleness.mode",
             fix="staleness.mode: unbounded",
         )

@@ -1,7 +1,8 @@
 """Compilation during training: starts the compiler, checks whether it is done, ends it.
 
-Training never waits: a learner asks between two updates, an actor between two rollouts. The
-outcome is reported once; if anything fails, training continues in eager mode.
+Training never waits: a learner asks between two updates, an actor between two rollouts. Only where
+the lag is fixed it does, since the moment of the switch would change results. The outcome is
+reported once; if anything fails, training continues in eager mode.
 """
 
 from __future__ import annotations
@@ -105,6 +106,14 @@ class CompileJob:
         else:
             self.outcome = f"not compiled: {self._last_line()}"
         self.close()
+
+    def wait_within(self, limit_s: float) -> None:
+        """Waits for the compiler for at most this long; `poll` says whether it is done."""
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(limit_s)
+        elif not self.outcome:  # no event says that another process has released its lock
+            time.sleep(limit_s)
 
     def wait(self) -> None:
         """Blocks until the outcome is known."""

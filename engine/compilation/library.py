@@ -233,6 +233,7 @@ def library_path(blueprint: Blueprint, kind: Kind) -> Path:
             str(torch.__version__),
             processor_features(),
             sys.version,
+            experiment.staleness.is_fixed,
         )
     )
     digest = hashlib.blake2b(described, digest_size=16)

@@ -34,6 +34,9 @@ from engine.timing import OFF, Sections
 from engine.wire.arena import Arena
 from engine.wire.frames import allocate_framed
 
+WAIT_FOR_COMPILER_S = 0.05
+"""Before messages are looked at again."""
+
 
 class ActorExecutor(BaseActorExecutor):
     """Collects with NumPy environments, its own or remote ones.
@@ -110,8 +113,7 @@ class ActorExecutor(BaseActorExecutor):
         return self._remote is not None and self._remote.take(taken)
 
     def _collect(self, ticket: int) -> Steps:
-        if self._compile_job is not None and self._compile_job.poll():
-            self._compile_job.tell(self._inference.use)
+        yield from self._look_for_library()
         buffer = self._allocate(self._blueprint.layout.num_bytes)
         views = self._views = self._blueprint.layout.views(buffer)
         if not self._first:
@@ -139,6 +141,19 @@ class ActorExecutor(BaseActorExecutor):
             terminated = views["terminated"]
             np.logical_or(terminated, self._lost_life(views["valid"]), out=terminated)
         yield Rollout(self._describe(ticket, entries.num_env_steps), buffer)
+
+    def _look_for_library(self) -> Iterator[None]:
+        """Acts by the compiled function once there is one; with a fixed lag, waits for it."""
+        job = self._compile_job
+        if job is None or job.outcome:
+            return
+        is_there = job.poll()
+        while self._blueprint.experiment.staleness.is_fixed and not is_there:
+            yield None
+            is_there = job.poll_within(WAIT_FOR_COMPILER_S)
+        if is_there:
+            job.tell(self._inference.use)
+            self._start_s = self._clock.now_s()
 
     def _take_steps(self, rows: Sequence[Sequence[Row]]) -> Iterator[StepWanted | None]:
         """All steps of a rollout; while one split acts, all others can be stepping.

@@ -243,11 +243,10 @@ def _buffer_policy(blueprint: Blueprint) -> dict[str, Setting]:
     """Kind and settings of the buffer between actors and learner."""
     request, staleness = blueprint.replay, blueprint.experiment.staleness
     if request is None:
-        bound = staleness.max_lag if staleness.mode in ("block", "drop") else None
         return {
             "kind": "queue",
             "mode": staleness.mode,
-            "max_lag": bound,
+            "max_lag": staleness.bound,
             "rollouts_per_batch": blueprint.rollouts_per_batch,
         }
     return {

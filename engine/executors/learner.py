@@ -50,6 +50,7 @@ from engine.roles.events import (
     Event,
     ModelExported,
     Noted,
+    Prepared,
     Updated,
     UpdateDeclined,
     WeightsExported,
@@ -65,6 +66,8 @@ from engine.wire.frames import allocate_framed
 if TYPE_CHECKING:
     from engine.executors.collective import LearnerGroup
 
+WAIT_FOR_COMPILER_S = 0.05
+"""Before messages are looked at again."""
 PARTS = 2**40
 """Of 1, in which learners count their progress to agree on it."""
 
@@ -200,6 +203,7 @@ class LearnerExecutor:
         self._compile_job: CompileJob | None = None
         self._uncompiled = list(kinds_of_learner(blueprint)) if self._compiles else []
         """What has not been begun yet: one at a time, since all want the same core."""
+        self._prepares = blueprint.experiment.staleness.is_fixed
 
     @property
     def _vector(self) -> torch.Tensor:
@@ -214,17 +218,26 @@ class LearnerExecutor:
 
     @property
     def is_busy(self) -> bool:
-        return False
+        """Whether training waits for the compiler; other commands are done when performed."""
+        return self._awaits_compiler
+
+    @property
+    def _awaits_compiler(self) -> bool:
+        return self._prepares and self._compile_job is not None and not self._compile_job.outcome
 
     def advance(self, budget_s: float) -> list[Event]:
-        raise RuntimeError("a learner's commands are done when performed")
+        """Waits for the compiler for at most this long, and no longer than a moment."""
+        assert self._compile_job is not None
+        self._compile_job.wait_within(min(budget_s, WAIT_FOR_COMPILER_S))
+        told = self._poll_compiler()
+        return [*told, *self._be_prepared()] if told else []
 
     def perform(self, command: Command) -> list[Event]:
         match command:
             case ExportWeights(version=version):
                 self._version = version
                 exported = self._export(version, self._vector)
-                return [WeightsExported(exported), *self._start_compiling()]
+                return [WeightsExported(exported), *self._start_compiling(), *self._be_prepared()]
             case Update(rollouts=rollouts, progress=progress):
                 own = sum(rollout.info.num_env_steps for rollout in rollouts)
                 env_steps_of_others = self._meet(own)
@@ -408,6 +421,9 @@ class LearnerExecutor:
             told.append(self._tell_outcome(job))
             self._forget_the_rest_unless(job.library)
         return told
+
+    def _be_prepared(self) -> list[Event]:
+        return [Prepared()] if self._prepares and not self._awaits_compiler else []
 
     def _poll_compiler(self) -> list[Event]:
         job = self._compile_job

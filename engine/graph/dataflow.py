@@ -194,17 +194,35 @@ def _cut(policy: DistributionPolicy, experiment: Experiment) -> Cut:
             where=f"policy {policy.name}",
             fix=f"set actors={groups} or more",
         )
+    merge = _merge_rule(policy)
+    if experiment.staleness.is_fixed:
+        _check_fixed(policy, merge)
     return Cut(
         policy=policy.name,
         actors=experiment.actors,
         groups=groups,
-        merge=_merge_rule(policy),
+        merge=merge,
         has_remote_env="env_step" not in functions["act"].functions,
         has_evaluator="evaluate" in functions,
         staleness=policy.staleness_of(experiment.staleness),
         fixes_staleness=policy.fixes_staleness,
         requires=policy.requires,
         is_on_device=policy.is_on_device,
+    )
+
+
+def _check_fixed(policy: DistributionPolicy, merge: MergeRule) -> None:
+    """Raises ConfigError if a policy has a part that cannot be reproduced."""
+    if policy.staleness.mode in ("correct", "unbounded"):
+        why = "does not bound the age of samples, so it cannot fix it"
+    elif merge in ("average", "accumulate"):
+        why = "merges models whenever one arrives, which no seed decides"
+    else:
+        return
+    raise ConfigError(
+        f"the policy {policy.name} {why}",
+        where="staleness.mode",
+        fix="use the policy tianji with groups=1, or multi-learner; or staleness.mode=block",
     )
 
 

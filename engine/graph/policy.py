@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from engine.config.config_file import convert, parse_yaml, read_yaml, suggest
 from engine.errors import ConfigError
-from engine.spec import NonNegativeInt, PositiveInt, Spec, StalenessSpec
+from engine.spec import NonNegativeInt, PositiveInt, Spec, StalenessMode, StalenessSpec
 
 Function = Literal["env_step", "act", "store", "update", "reduce", "evaluate"]
 Value = Literal[
@@ -161,13 +161,17 @@ class DistributionPolicy(Spec, frozen=True, kw_only=True):
 
     def staleness_of(self, wanted: StalenessSpec) -> StalenessSpec:
         """The experiment's rule, with the fields that the policy overrides."""
-        rule = self.staleness
+        mode: StalenessMode | None = self.staleness.mode
+        max_lag = self.staleness.max_lag
         if self.is_synchronous:
-            return replace(wanted, mode="block", max_lag=0)
+            mode, max_lag = "block", 0
+        if wanted.is_fixed and mode in (None, "block", "drop"):  # which it is within their bound
+            mode = "fixed"
         return replace(
             wanted,
-            mode=rule.mode or wanted.mode,
-            max_lag=wanted.max_lag if rule.max_lag is None else rule.max_lag,
+            mode=mode or wanted.mode,
+            max_lag=wanted.max_lag if max_lag is None else max_lag,
+            lag=wanted.lag if max_lag is None else min(wanted.lag, max_lag),
         )
 
     @property

@@ -4,7 +4,9 @@
        `------------------------- Stop -------------------------`---> STOPPED
 
 Neither samples nor weights block it: a finished rollout is sent without waiting, and newer weights
-are loaded at the next rollout boundary if some have arrived.
+are loaded at the next rollout boundary if some have arrived. With a fixed lag, every rollout is
+collected with exactly the weights that its ticket names. The actor requests those of the next one
+while it collects, so they are usually there in time.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from engine.roles.commands import (
     Wake,
 )
 from engine.roles.events import Event, RolloutAbandoned, RolloutCollected, StepWanted, TimerFired
-from engine.rollout import Weights
+from engine.roles.wanted_weights import ExactWeights, NewestWeights, WantedWeights
 from engine.trace.records import Production
 
 RETRY_S = 2.0
@@ -61,10 +63,18 @@ class ActorRole:
         buffer, learner: Addresses that it sends rollouts to and gets weights from.
         environment: Address of the role that steps its environments, if that is another: then every
             step is a message to it and one back. By default the one of its own number.
+        has_fixed_lag: Whether a ticket's weights are to be loaded, and no newer ones.
     """
 
     def __init__(
-        self, index: int, epoch: int, buffer: str, learner: str, environment: str = ""
+        self,
+        index: int,
+        epoch: int,
+        buffer: str,
+        learner: str,
+        environment: str = "",
+        *,
+        has_fixed_lag: bool = False,
     ) -> None:
         self.address = f"actor-{index}"
         self._index = index
@@ -76,8 +86,10 @@ class ActorRole:
         self._ticket: TicketGranted | None = None
         self._last_ticket = -1
         """The newest used ticket; while the actor waits, its rollout has been sent."""
-        self._newest: Weights | None = None
-        self._loaded_version = -1
+        self._weights: WantedWeights
+        self._weights = (ExactWeights if has_fixed_lag else NewestWeights)(self.address)
+        self._version = -1
+        """Of the weights that it collects with."""
         self._step: StepRequested | None = None
         """The unanswered request to its remote environments."""
         self._waiting_since_s = 0.0
@@ -85,17 +97,14 @@ class ActorRole:
         self._collected = 0
         self._sent_rollouts = 0
 
-    @property
-    def _held_version(self) -> int:
-        return self._newest.version if self._newest else self._loaded_version
-
     def handle(self, event: Event, now_s: float) -> list[Command]:
         """Handles one event.
 
         | event | commands |
         |---|---|
         | Start | Send(WeightsRequested, TicketRequested), Wake |
-        | TicketGranted, WeightsArrived | once both suffice: LoadWeights, CollectRollout |
+        | TicketGranted, WeightsArrived | once both suffice: LoadWeights, CollectRollout; with a |
+        | | fixed lag also Send(WeightsRequested), for this rollout or the next |
         | StepWanted (remote environments) | Send(StepRequested), Wake |
         | StepTaken | TakeStep |
         | RolloutCollected | Send(RolloutArrived, Report), Wake |
@@ -112,8 +121,7 @@ class ActorRole:
             case TicketGranted():
                 return self._granted(event, now_s)
             case WeightsArrived(weights=weights):
-                if weights.version > self._held_version:
-                    self._newest = weights
+                self._weights.take(weights)
                 return self._try_to_collect(now_s)
             case StepWanted(number=number, action=action):
                 self._step = StepRequested(actor=self.address, number=number, action=action)
@@ -138,18 +146,20 @@ class ActorRole:
         The weights possibly never arrive: another actor, whose rollout they depend on, can be lost.
         The buffer then answers with the same ticket, for older weights.
         """
-        held = self._held_version
         request = TicketRequested(
             actor=self.address,
-            held_version=held,
+            held_version=self._weights.held_version,
             epoch=self._epoch,
             last_ticket=self._last_ticket,
         )
         return [
-            Send(self._learner, WeightsRequested(actor=self.address, held_version=held)),
+            *self._ask_learner(self._weights.request()),
             Wake(RETRY_S),
             Send(self._buffer, request),
         ]
+
+    def _ask_learner(self, request: WeightsRequested | None) -> list[Command]:
+        return [] if request is None else [Send(self._learner, request)]
 
     def _ask_for_step(self) -> list[Command]:
         if self._step is None:
@@ -172,17 +182,18 @@ class ActorRole:
         ticket = self._ticket
         if self._state is not _State.WAITING or ticket is None:
             return []
-        if self._held_version < max(ticket.min_version, 0):
-            return []
+        if not self._weights.suffice(ticket):
+            return self._ask_learner(self._weights.want(ticket.min_version))
         commands: list[Command] = []
-        if self._newest is not None:
-            commands.append(LoadWeights(self._newest))
-            self._loaded_version = self._newest.version
-            self._newest = None
+        weights = self._weights.load(ticket)
+        if weights is not None:
+            commands.append(LoadWeights(weights))
+            self._version = weights.version
         self._state = _State.COLLECTING
         self._ticket, self._last_ticket = None, ticket.ticket
         self._wait_s = now_s - self._waiting_since_s
-        return [*commands, CollectRollout(ticket.ticket)]
+        ahead = self._ask_learner(self._weights.want(ticket.next_version))
+        return [*commands, CollectRollout(ticket.ticket), *ahead]
 
     def _collected_rollout(self, event: RolloutCollected, now_s: float) -> list[Command]:
         self._state = _State.WAITING
@@ -205,7 +216,7 @@ class ActorRole:
         )
         report = Report(address=self.address, records=[row, *event.episodes])
         return [
-            Send(self._buffer, RolloutArrived(event.rollout, self._held_version)),
+            Send(self._buffer, RolloutArrived(event.rollout, self._weights.held_version)),
             Send(COORDINATOR, report),
             Wake(RETRY_S),
         ]
@@ -222,8 +233,8 @@ class ActorRole:
                 sequence=self._sent_rollouts,
                 env_steps=event.num_env_steps,
                 env_steps_total=self._collected,
-                version_min=self._loaded_version,
-                version_max=self._loaded_version,
+                version_min=self._version,
+                version_max=self._version,
                 collect_s=event.collect_s,
                 wait_s=self._wait_s,
                 sent=False,

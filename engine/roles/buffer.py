@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.admission import Admission
+from engine.admission.bounded import Admission
+from engine.admission.fixed_order import FixedOrder
+from engine.admission.tickets import Gatekeeper
 from engine.messages import (
     COORDINATOR,
     BatchArrived,
@@ -24,7 +26,7 @@ from engine.roles.events import Event
 from engine.roles.ticket_buffer import TicketBuffer
 from engine.rollout import Rollout
 from engine.spec import StalenessSpec
-from engine.trace.records import Ledger
+from engine.trace.records import IRREPRODUCIBLE, Ledger
 
 
 class BufferRole(TicketBuffer):
@@ -37,8 +39,8 @@ class BufferRole(TicketBuffer):
         version: Version of the initial weights.
         num_actors: Actors that send to it.
         order: Addresses of these actors, if they get tickets in turn instead of first come, first
-            served. Actors that share environments wait for each other at every step, so all
-            their buffers must let the same ones begin first.
+            served: where the lag is fixed. And actors that share environments wait for each other
+            at every step, so all their buffers must let the same ones begin first.
     """
 
     def __init__(
@@ -50,11 +52,12 @@ class BufferRole(TicketBuffer):
         num_actors: int = 1,
         order: Sequence[str] = (),
     ) -> None:
-        self._order = tuple(order)
-        self._num_granted = 0
-        self._admission = Admission(
-            staleness, rollouts_per_batch, version, num_actors, keeps_order=bool(order)
-        )
+        self._admission: Gatekeeper
+        if staleness.is_fixed:
+            self._admission = FixedOrder(staleness, rollouts_per_batch, version, order)
+        else:
+            self._admission = Admission(staleness, rollouts_per_batch, version, num_actors, order)
+        self._is_change_told = False
         super().__init__(index, self._admission)
         self._queue: dict[int, Rollout] = {}
         self._delivered = 0
@@ -117,6 +120,21 @@ class BufferRole(TicketBuffer):
         self._admission.lose_batch()
         return self._rollout_ledger.lose_batch(self._last_delivery.batch, env_steps, now_s)
 
+    def _do_without(self, actor: str) -> None:
+        self._admission.void(actor)
+
+    def _serve_all(self, now_s: float) -> list[Command]:
+        return [*self._tell_change(now_s), *super()._serve_all(now_s)]
+
+    def _tell_change(self, now_s: float) -> list[Command]:
+        """Says once from which batch on the run is not what its seed gives elsewhere."""
+        batch = self._admission.changed_from
+        if batch is None or self._is_change_told:
+            return []
+        self._is_change_told = True
+        detail = f"from batch {batch} on, since rollouts were lost and others take their place"
+        return [self._rollout_ledger.note(now_s, IRREPRODUCIBLE, self.address, detail)]
+
     def _serve(self, now_s: float) -> list[Command]:
         """Sends a batch to the learner if it requested one and the bound allows it."""
         if self._request is None or self._stop:
@@ -140,24 +158,18 @@ class BufferRole(TicketBuffer):
 
     def _grant(self) -> list[Command]:
         commands: list[Command] = []
-        while (actor := self._next_to_begin()) is not None:
+        while (actor := self._admission.next_to_begin(self._waiting)) is not None:
             ticket = self._admission.admit(actor, self._waiting[actor])
             if ticket is None:
                 break
             del self._waiting[actor]
-            self._num_granted = max(self._num_granted, ticket.number + 1)
-            answer = TicketGranted(ticket=ticket.number, min_version=ticket.min_version)
+            answer = TicketGranted(
+                ticket=ticket.number,
+                min_version=ticket.min_version,
+                next_version=ticket.next_version,
+            )
             commands.append(Send(actor, answer))
         return commands
-
-    def _next_to_begin(self) -> str | None:
-        """Who gets the next ticket: of those that wait the first, or whose turn it is, if it waits.
-        An actor that asks again for the ticket that it holds gets the same, at any time."""
-        if not self._order:
-            return next(iter(self._waiting), None)
-        again = (actor for actor in self._waiting if self._admission.holds_ticket(actor))
-        in_turn = self._order[self._num_granted % len(self._order)]
-        return next(again, in_turn if in_turn in self._waiting else None)
 
     def _ledger(self, now_s: float) -> Ledger:
         """A ledger row, as far as rollouts have arrived here."""

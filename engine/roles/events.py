@@ -142,6 +142,11 @@ class ReplayUnsaved:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """A learner with a fixed lag has what takes its optimiser steps, which changes no more."""
+
+
+@dataclass(frozen=True)
 class Noted:
     """Something to record in the trace, as an event of this kind."""
 
@@ -180,6 +185,7 @@ Event: TypeAlias = (
     | ReplaySaved
     | ReplayUnsaved
     | Noted
+    | Prepared
     | SamplesDrawn
     | Evaluated
     | TimerFired

@@ -29,7 +29,6 @@ from engine.messages import (
     StepLimitReached,
     Stop,
     Stopped,
-    WeightsArrived,
     WeightsRequested,
 )
 from engine.progress import Resumed, Standing, steps_left
@@ -58,6 +57,7 @@ from engine.roles.events import (
     Event,
     ModelExported,
     Noted,
+    Prepared,
     TimerFired,
     Updated,
     UpdateDeclined,
@@ -65,6 +65,7 @@ from engine.roles.events import (
     Withdrawn,
 )
 from engine.roles.retries import ASK_AGAIN_S, BatchRequests, Offers
+from engine.roles.subscribers import Subscribers
 from engine.rollout import Weights
 from engine.spec import Experiment
 from engine.trace.records import Consumption, Record, WeightsPublished
@@ -116,8 +117,10 @@ class LearnerRole:
         self._standing = Standing()
         """The run's progress, as the coordinator last reported it."""
         self._updates = UpdateCount(self._version)
-        self._weights: Weights | None = None
-        self._subscribers: set[str] = set()
+        staleness = experiment.staleness
+        self._subscribers = Subscribers(staleness.lag + 1 if staleness.is_fixed else 1)
+        self._is_prepared = not staleness.is_fixed
+        """Whether it may train: at a fixed lag, all optimiser steps are by the same means."""
         self._requests = BatchRequests(self.address, first=self._version)
         self._staged: Batch | None = None
         self._training: Batch | None = None
@@ -150,7 +153,7 @@ class LearnerRole:
                 self._idle_since_s = now_s
                 return [ExportWeights(self._version), *self._request_next()]
             case WeightsRequested():
-                return self._subscribed(event)
+                return self._subscribers.ask(event)
             case BatchArrived() | SamplesArrived():
                 return self._arrived(event, now_s)
             case BatchSent():
@@ -183,11 +186,15 @@ class LearnerRole:
         | ModelExported | Send(ModelOffered) |
         | CheckpointWritten | Send(Report); after the final one, Send(Stopped) |
         | Noted | Send(Report) |
+        | Prepared | the first update, if its batch is there |
         | Withdrawn | SaveCheckpoint |
         """
         match event:
             case WeightsExported(weights=weights):
-                return [*self._publish(weights), self._report(self._published_row(now_s))]
+                return [
+                    *self._subscribers.publish(weights),
+                    self._report(self._published_row(now_s)),
+                ]
             case Updated():
                 return self._updated(event, now_s)
             case UpdateDeclined():
@@ -200,6 +207,9 @@ class LearnerRole:
                 return self._written(event, now_s)
             case Noted(kind=kind, detail=detail):
                 return [self._note(kind, detail, now_s)]
+            case Prepared():
+                self._is_prepared = True
+                return self._train_if_idle(now_s)
             case Withdrawn():
                 self._takes_part = False
                 return self._finish(now_s)
@@ -230,23 +240,14 @@ class LearnerRole:
             return [stage_ahead(batch)]
         return self._train_if_idle(now_s)
 
-    def _subscribed(self, event: WeightsRequested) -> list[Command]:
-        self._subscribers.add(event.actor)
-        if self._weights is None or self._weights.version <= event.held_version:
-            return []
-        return [Send(event.actor, WeightsArrived(self._weights))]
-
-    def _publish(self, weights: Weights) -> list[Command]:
-        self._weights = weights
-        return [Send(actor, WeightsArrived(weights)) for actor in sorted(self._subscribers)]
-
     def _published_row(self, now_s: float) -> WeightsPublished:
-        assert self._weights is not None
+        weights = self._subscribers.newest
+        assert weights is not None
         return WeightsPublished(
             t_s=now_s,
             learner=self._index,
-            version=self._weights.version,
-            num_bytes=self._weights.num_bytes,
+            version=weights.version,
+            num_bytes=weights.num_bytes,
             num_subscribers=len(self._subscribers),
         )
 
@@ -259,6 +260,8 @@ class LearnerRole:
 
     def _train_if_idle(self, now_s: float) -> list[Command]:
         if self._staged is None or self._training is not None or self._is_stopping:
+            return []
+        if not self._is_prepared:
             return []
         if self._is_joint and not self._takes_part:
             return []
@@ -296,7 +299,7 @@ class LearnerRole:
         commands: list[Command] = []
         published: tuple[Record, ...] = ()
         if isinstance(event.weights, Weights):
-            commands = self._publish(event.weights)
+            commands = self._subscribers.publish(event.weights)
             published = (self._published_row(now_s),)
         if event.priorities is not None:
             commands.append(Send(self._buffer, PrioritiesArrived(event.priorities)))

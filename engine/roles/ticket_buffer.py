@@ -28,7 +28,7 @@ DRAIN_S = 2.0
 
 
 class Gate(Protocol):
-    """Gives tickets: `engine.admission.Admission` or `engine.replay.limiter.RateLimiter`."""
+    """Gives tickets: `engine.admission` or `engine.replay.limiter.RateLimiter`."""
 
     def lose(self, owner: str) -> None:
         """Drops the ticket that `owner` holds."""
@@ -147,9 +147,13 @@ class TicketBuffer(ABC):
 
     def _void(self, actor: str, now_s: float) -> list[Command]:
         """Stops waiting for the ticket and request of an actor that makes no progress."""
-        self._gate.lose(actor)
+        self._do_without(actor)
         self._waiting.pop(actor, None)
         return [] if self._stop else self._serve_all(now_s)
+
+    def _do_without(self, actor: str) -> None:
+        """Drops the ticket of an actor that is alive."""
+        self._gate.lose(actor)
 
     def _finish_if_drained(self, now_s: float) -> list[Command]:
         assert self._stop is not None

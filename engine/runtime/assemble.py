@@ -114,9 +114,13 @@ class Assembly:
 
     @property
     def compiles(self) -> bool:
-        """Inline, compilation must be requested: its end depends on time, and traces must not."""
-        mode = self.blueprint.experiment.learner.compile
-        return mode == "on" or (mode == "auto" and not self.is_inline)
+        """Inline, compilation must be requested, unless it is waited for: its end depends on time,
+        and traces must not."""
+        experiment = self.blueprint.experiment
+        is_timeless = experiment.staleness.is_fixed or not self.is_inline
+        return experiment.learner.compile == "on" or (
+            experiment.learner.compile == "auto" and is_timeless
+        )
 
     def device_of(self, role: str) -> Device | None:
         """The device of a role; None for the processor."""
@@ -144,6 +148,7 @@ def host_role(address: str, run: Assembly) -> RoleInstance:
                 f"buffer-{group}",
                 f"learner-{group}",
                 f"environment-{cut.environment_of(index)}",
+                has_fixed_lag=blueprint.experiment.staleness.is_fixed,
             )
             return RoleInstance(actor, _actor_executor(index, run, blueprint))
         case "environment":
@@ -213,7 +218,8 @@ def _host_buffer(index: int, run: Assembly, blueprint: Blueprint) -> RoleInstanc
     if blueprint.replay is None:
         per_batch = blueprint.rollouts_per_batch
         num_actors = len(blueprint.cut.actors_of(index))
-        order = blueprint.cut.actors_of(index) if blueprint.cut.is_apart else ()
+        is_in_turn = blueprint.cut.is_apart or experiment.staleness.is_fixed
+        order = blueprint.cut.actors_of(index) if is_in_turn else ()
         queue = BufferRole(
             index,
             experiment.staleness,

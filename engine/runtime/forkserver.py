@@ -37,6 +37,7 @@ from engine.devices.visible import find_devices
 from engine.envs.pool.catalogue import notes_on_backend
 from engine.errors import TianJiError, of_machine
 from engine.executors.warm_start import wanted_tensors
+from engine.host.arithmetic import make_reproducible
 from engine.host.cores import allowed_cores, idle_cores
 from engine.host.end_signals import (
     Terminated,
@@ -119,6 +120,8 @@ class _ForkServer:
                 listener, False
             )  # roles are forks; their children must not inherit it
         look_in(wanted.module_directories)
+        if wanted.experiment.staleness.is_fixed:
+            make_reproducible()
         try:
             with restored_process(keeps_directory=True):  # it imports the user's modules
                 blueprint = make_blueprint(wanted.experiment, wanted.cut, rehearses=True)

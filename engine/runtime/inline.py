@@ -50,6 +50,8 @@ class InlineRun:
         show: Callable[[Progress], None],
         devices: Mapping[str, str] | None = None,
     ) -> None:
+        self._num_threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # before the first weights: some threads round in another way
         clock = LoopClock()
         stopwatch = Stopwatch() if blueprint.experiment.profile else None
         sections = stopwatch or OFF
@@ -83,8 +85,6 @@ class InlineRun:
 
     def run(self) -> None:
         """Trains until a stop rule applies; then traces and summary are complete."""
-        num_threads = torch.get_num_threads()
-        torch.set_num_threads(1)
         try:
             self._loop.post(COORDINATOR, TimerFired())
             for address in self._addresses:
@@ -100,4 +100,4 @@ class InlineRun:
             self._loop.run()
         finally:
             self._loop.close()
-            torch.set_num_threads(num_threads)
+            torch.set_num_threads(self._num_threads)

@@ -96,6 +96,8 @@ class Evaluation(_Row, frozen=True, kw_only=True, tag="evaluations"):
 UNREPORTED = -1
 """`Production.sequence` of a row that the coordinator wrote for an actor that could not report."""
 
+IRREPRODUCIBLE = "irreproducible"
+"""Kind of the event that a run with a fixed lag is not what its seed gives elsewhere."""
 UNCOUNTED = "uncounted"
 """`Event.kind` of a row for a buffer that was lost together with reports of its actors."""
 

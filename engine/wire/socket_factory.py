@@ -62,12 +62,14 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     """A connection that a process opens: its peer, endpoint, and whether only the latest counts.
 
     A connection for the latest carries only weights and requests for them; a process with other
-    messages to the same peer opens a second one.
+    messages to the same peer opens a second one. `keeps_all`: of weights that were requested one by
+    one, none replaces another, although they have this connection.
     """
 
     peer: str
     endpoint: str
     latest_only: bool = False
+    keeps_all: bool = False
 
 
 class SocketFactory:
@@ -139,7 +141,7 @@ class SocketFactory:
         """A client socket that has not connected yet."""
         socket = self._socket(kind, link.endpoint)
         socket.set(zmq.IDENTITY, self._name_of(link).encode())
-        if link.latest_only:
+        if link.latest_only and not link.keeps_all:
             socket.set(zmq.CONFLATE, 1)
         if link.endpoint.startswith("tcp:"):
             self._secure_client(socket, link)

@@ -135,6 +135,22 @@ def test_a_mode_without_bound_allows_any_lag(run: RunData, mode: str):
     assert "lag is within the bound" not in names(changed(old, manifest=manifest))
 
 
+def test_a_fixed_lag_is_that_of_every_batch_but_the_first(run: RunData):
+    staleness = {"mode": "fixed", "lag": 1}
+    experiment = {**run.manifest.section("experiment"), "staleness": staleness}
+    manifest = ManifestView({**run.manifest.data, "experiment": experiment})
+    exact = [
+        replace(row, steps_by_lag={lag: row.env_steps}, lag_min=lag, lag_max=lag)
+        for row in run.staleness
+        for lag in (min(1, row.version),)
+    ]
+    fixed = changed(run, staleness=exact, manifest=manifest)
+    assert not any("fixed" in name for name in names(fixed))
+    for lag, word in ((0, "below"), (2, "above")):
+        wrong = with_row(fixed, "staleness", 9, steps_by_lag={lag: 800}, lag_min=lag, lag_max=lag)
+        assert f"no lag is {word} the fixed one" in names(wrong)
+
+
 def test_a_new_life_of_an_actor_counts_from_zero(run: RunData):
     """Its rollouts and env steps begin again, and may have older weights than its last life had."""
     end = len(run.production) - 1

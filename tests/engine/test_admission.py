@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.admission import Admission, Batch, RateWindow, Ticket
+from engine.admission.bounded import Admission
+from engine.admission.rates import RateWindow
+from engine.admission.tickets import Batch, Ticket
 from engine.spec import StalenessSpec
 
 CHECKED = settings(deadline=None, max_examples=300, derandomize=True)

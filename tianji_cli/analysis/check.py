@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TypeAlias
 
+from engine.trace.records import IRREPRODUCIBLE
 from engine.trace.summary import Summary
 from engine.wording import plural
 from tianji_cli.analysis.history import MAX_FINDINGS, Disagreement, Number, check_history
@@ -207,6 +208,8 @@ def warnings_of(run: RunData, summary: Summary, disagreements: Sequence[Disagree
         )
     if summary.restarts:
         found.append(f"Roles restarted during the run: {summary.restarts}.")
+    if event := next((event for event in run.events if event.kind == IRREPRODUCIBLE), None):
+        found.append(f"Equal seeds give other weights elsewhere, {event.detail}.")
     if names := _not_finite(run):
         found.append(f"No finite number at the end: {names}. The training may have diverged.")
     found += off_policy_warnings(run.events)

@@ -183,7 +183,18 @@ def _check_lags(run: RunData) -> Iterator[Disagreement]:
             ("lag is not above the version", highest, row.version, highest <= row.version),
             ("lag_min is that of steps_by_lag", row.lag_min, lowest, row.lag_min == lowest),
             ("lag_max is that of steps_by_lag", row.lag_max, highest, row.lag_max == highest),
+            *_fixed_lag(run, row.version, lowest, highest),
         )
+
+
+def _fixed_lag(run: RunData, version: int, lowest: int, highest: int) -> Iterator[Rule]:
+    """If the lag is fixed, every batch has it, except that no weights are older than the first."""
+    lag = run.manifest.fixed_lag
+    if lag is not None:
+        first = int(run.manifest.number("resumed_from", "version") or 0)
+        lag = max(0, min(lag, version - first))
+        yield "no lag is below the fixed one", lowest, lag, lowest == lag
+        yield "no lag is above the fixed one", highest, lag, highest == lag
 
 
 def _check_trained_once(run: RunData) -> Iterator[Disagreement]:

@@ -72,10 +72,20 @@ class ManifestView:
     @property
     def max_lag(self) -> int | None:
         """The lag bound in versions; None if the run had none."""
+        if self.fixed_lag is not None:
+            return self.fixed_lag
         if self.text("experiment", "staleness", "mode") not in ("block", "drop"):
             return None
         bound = self.number("experiment", "staleness", "max_lag")
         return None if bound is None else int(bound)
+
+    @property
+    def fixed_lag(self) -> int | None:
+        """The lag that all batches but the first have; None if it was not fixed."""
+        if self.text("experiment", "staleness", "mode") != "fixed":
+            return None
+        lag = self.number("experiment", "staleness", "lag")
+        return None if lag is None else int(lag)
 
     @property
     def threshold(self) -> float | None:

@@ -12,6 +12,7 @@ from engine.control_protocol import Failed, HostFacts
 from engine.devices.visible import find_devices
 from engine.errors import PreflightError, TianJiError
 from engine.files import read_umask
+from engine.host.arithmetic import make_reproducible
 from engine.host.malloc import reading_libraries
 from engine.progress import Progress
 from engine.search_path import look_in
@@ -117,6 +118,8 @@ def _prepare(loaded: Loaded, output: Output) -> tuple[Blueprint, InitialWeights 
     plan, mask = loaded.plan, read_umask()
     look_in(loaded.module_directories)
     output.part_from_user_code()
+    if plan.experiment.staleness.is_fixed:
+        make_reproducible()
     try:
         blueprint = make_blueprint(plan.experiment, plan.graph.cut, rehearses=True)
         os.umask(mask)

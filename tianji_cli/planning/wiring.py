@@ -191,7 +191,13 @@ def endpoints_of(plan: Plan, setups: Mapping[str, HostSetup]) -> dict[str, str]:
 def _links(plan: Plan, endpoints: Mapping[str, str]) -> dict[str, list[Link]]:
     """The servers that each process connects to."""
     found: dict[str, list[Link]] = {}
+    keeps_all = plan.experiment.staleness.is_fixed
     for client, server, is_latest in connections(plan.graph):
-        link = Link(peer=server, endpoint=endpoints[server], latest_only=is_latest)
+        link = Link(
+            peer=server,
+            endpoint=endpoints[server],
+            latest_only=is_latest,
+            keeps_all=keeps_all and is_latest,
+        )
         found.setdefault(client, []).append(link)
     return found

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from engine.admission import most_collecting
+from engine.admission.bounded import most_collecting
 from engine.graph.workload import Workload
 from engine.messages import role_of
 from engine.wording import plural
@@ -133,8 +133,8 @@ def _why(spread: Spread, workload: Workload) -> str:
     most = most_collecting(staleness, work.rollouts_per_batch, actors)
     if most < actors:
         return f": of a group's {plural(actors, 'actor')} {most} may collect at the same time"
-    if staleness.mode in ("block", "drop") and not staleness.max_lag:
+    if staleness.bound == 0:
         return ": for the weights of each update"
-    if staleness.mode in ("block", "drop"):
-        return f": for weights, since samples may be {plural(staleness.max_lag, 'version')} old"
+    if staleness.bound is not None:
+        return f": for weights, since samples may be {plural(staleness.bound, 'version')} old"
     return ": the queue of rollouts is full"

@@ -188,7 +188,10 @@ class SimulatedWorld:
         match role_of(address):
             case "actor":
                 group = cut.group_of(index)
-                return ActorRole(index, 0, f"buffer-{group}", f"learner-{group}")
+                is_fixed = experiment.staleness.is_fixed
+                return ActorRole(
+                    index, 0, f"buffer-{group}", f"learner-{group}", has_fixed_lag=is_fixed
+                )
             case "environment":
                 return EnvironmentRole(
                     index, [f"actor-{number}" for number in cut.actors_in(index)]
@@ -208,7 +211,15 @@ class SimulatedWorld:
         num_actors = len(cut.actors_of(index))
         staleness, replay = self._spread.experiment.staleness, work.replay
         if replay is None:
-            return BufferRole(index, staleness, work.rollouts_per_batch, 0, num_actors)
+            order = [f"actor-{number}" for number in cut.actors_of(index)]
+            return BufferRole(
+                index,
+                staleness,
+                work.rollouts_per_batch,
+                0,
+                num_actors,
+                order if staleness.is_fixed else (),
+            )
         limiter = make_limiter(
             ratio=replay.ratio,
             min_size=replay.min_size,

@@ -116,10 +116,14 @@ class DeviceLearnerExecutor(LearnerExecutor):
 
     def _begin(self, command: Command, batch: tuple[Rollout, ...] | Samples) -> list[Event]:
         assert self._update_under_way is None, "a learner updates once at a time"
+        events: list[Event] = []
+        if self._prepares:  # each version is needed; the publisher may leave some out
+            self._ahead.publisher.wait()
+            events = self._come()
         self._ahead.prepare(batch)
         self._began_s = time.monotonic()
         self._update_under_way = self._pool.submit(self._train, command)
-        return []
+        return events
 
     def _train(self, command: Command) -> list[Event]:
         """In the thread of the updates."""

@@ -9,7 +9,7 @@ from collections import deque
 import msgspec
 from msgspec import UNSET
 
-from engine.admission import RateWindow
+from engine.admission.rates import RateWindow
 from engine.messages import role_of
 from engine.progress import Judge, MeanReturn, Resumed, RunCounters, Standing
 from engine.roles.coordinator.returns import RunReturns

@@ -175,6 +175,32 @@ def test_one_group_needs_no_reducer():
     assert build_graph(TIANJI, make_experiment(groups=2)).cut.merge == "average"
 
 
+FIXED = StalenessSpec(mode="fixed", lag=3)
+
+
+@pytest.mark.parametrize(
+    ("policy", "lag"), [("tianji", 3), ("local", 3), ("multi-learner", 3), ("synchronous", 0)]
+)
+def test_a_fixed_lag_stays_fixed_within_what_a_policy_allows(policy: str, lag: int):
+    staleness = build_graph(read_policy(policy), make_experiment(staleness=FIXED)).cut.staleness
+    assert (staleness.mode, staleness.lag, staleness.bound) == ("fixed", lag, lag)
+
+
+@pytest.mark.parametrize(
+    ("policy", "groups", "why"),
+    [
+        ("impala", 1, "the policy impala does not bound the age of samples"),
+        ("central", 1, "the policy central merges models whenever one arrives"),
+        ("tianji", 2, "the policy tianji merges models whenever one arrives"),
+    ],
+)
+def test_a_fixed_lag_is_refused_where_it_could_not_be_kept(policy: str, groups: int, why: str):
+    experiment = make_experiment(staleness=FIXED, groups=groups)
+    with pytest.raises(ConfigError, match=why) as error:
+        build_graph(read_policy(policy), experiment)
+    assert error.value.where == "staleness.mode"
+
+
 def test_groups_need_a_policy_that_has_them_and_an_actor_each():
     with pytest.raises(ConfigError, match="no compute groups"):
         build_graph(read_policy("local"), make_experiment(groups=2))

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 import engine.host.limits as limits_module
-from engine.admission import Admission, most_collecting
+from engine.admission.bounded import Admission, most_collecting
 from engine.blueprint import make_arena, make_blueprint, notes_on_queue
 from engine.errors import PreflightError
 from engine.host.limits import HostLimit, Needs, check_limits, limits_here

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.admission import Admission
+from engine.admission.bounded import Admission
 from engine.algorithms.registry import read_config
 from engine.config.config_file import apply_settings, convert, parse_yaml
 from engine.errors import ConfigError, WireError

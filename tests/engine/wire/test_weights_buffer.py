@@ -111,3 +111,25 @@ def test_weights_are_whole_while_a_learner_writes_and_after_it_was_killed():
     os.waitpid(pid, 0)
     version, buffer = shared_weights.read(0, max(seen))
     assert (buffer == version % 251).all()
+
+
+def test_versions_that_can_be_requested_are_read_as_announced_while_they_are_kept():
+    shared_weights = SharedWeights(2, NUM_BYTES, num_kept=3)
+    for version in (0, 1, 2, 3):
+        shared_weights.publish(1, version, full(version))
+        shared_weights.publish(1, version, full(99))  # it is there already
+    for version in (1, 2, 3):
+        found, buffer = shared_weights.read(1, version)
+        assert (found, buffer[0]) == (version, version)
+    for version in (4, 5, 6):
+        shared_weights.publish(1, version, full(version))
+    found, buffer = shared_weights.read(1, 2)
+    assert (found, buffer[0]) == (6, 6), "what is gone is no more needed; a newer one is harmless"
+
+
+def test_an_older_version_that_comes_late_does_not_become_the_latest():
+    shared_weights = SharedWeights(1, NUM_BYTES, num_kept=2)
+    shared_weights.publish(0, 4, full(4))
+    shared_weights.publish(0, 3, full(3))
+    assert shared_weights.read(0, 3)[0] == 3
+    assert shared_weights.read(0, 2)[0] == 4

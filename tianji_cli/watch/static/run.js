@@ -202,7 +202,7 @@ export class RunPage {
 
   showEvents({ events, num_events: numEvents }) {
     const bad = new Set(["exited", "given-up", "host-lost", "group-lost", "stuck", "not-finite",
-      "off-policy", "checkpoint-failed", "traces-stopped", "uncounted"]);
+      "off-policy", "checkpoint-failed", "traces-stopped", "uncounted", "irreproducible"]);
     fillRows(byId("events").tBodies[0], [...events].reverse().map((event) => [
       numeric(shortSeconds(event.t_s)),
       { text: event.kind, kind: bad.has(event.kind) ? "bad" : "" },

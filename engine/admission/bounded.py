@@ -20,27 +20,13 @@ Pure: no clock, no sockets. `engine.roles.buffer` feeds it.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from engine.admission.tickets import Batch, Ticket
 from engine.spec import StalenessSpec
 
 UNBOUNDED_LAG = 1 << 62
-
-
-@dataclass(frozen=True)
-class Ticket:
-    """Permission to collect one rollout.
-
-    Attributes:
-        number: Unique; counts admissions.
-        owner: The actor that it is for.
-        min_version: The rollout must not start with older weights than these.
-    """
-
-    number: int
-    owner: str
-    min_version: int
 
 
 @dataclass
@@ -50,19 +36,11 @@ class _Admitted:
     has_arrived: bool = False
 
 
-@dataclass(frozen=True)
-class Batch:
-    """The decision of `take_batch`: tickets to train on, and tickets that are too late."""
-
-    taken: tuple[int, ...]
-    dropped: tuple[int, ...]
-
-
 def most_collecting(staleness: StalenessSpec, rollouts_per_batch: int, num_actors: int) -> int:
     """How many of a group's actors can collect at the same time under its rules."""
     most = min(num_actors, staleness.queue_length(num_actors, rollouts_per_batch))
-    if staleness.mode in ("block", "drop"):
-        most = min(most, rollouts_per_batch * (staleness.max_lag + 1))
+    if staleness.bound is not None:
+        most = min(most, rollouts_per_batch * (staleness.bound + 1))
     return most
 
 
@@ -74,8 +52,9 @@ class Admission:
         rollouts_per_batch: B.
         num_actors: Actors that can ask; see `StalenessSpec.queue_length`.
         next_batch: Version at which the next batch will be consumed (above 0 after a resume).
-        keeps_order: Whether a ticket is for a batch no earlier than that of any ticket before it
-            whose rollout is still to come.
+        order: These actors, if they get tickets in turn instead of first come, first served. A
+            ticket is then for a batch no earlier than that of any ticket before it whose rollout is
+            still to come.
     """
 
     def __init__(
@@ -84,12 +63,10 @@ class Admission:
         rollouts_per_batch: int,
         next_batch: int = 0,
         num_actors: int = 1,
-        *,
-        keeps_order: bool = False,
+        order: Sequence[str] = (),
     ) -> None:
-        self._keeps_order = keeps_order
-        is_bounded = staleness.mode in ("block", "drop")
-        self._max_lag = staleness.max_lag if is_bounded else UNBOUNDED_LAG
+        self._order = tuple(order)
+        self._max_lag = UNBOUNDED_LAG if staleness.bound is None else staleness.bound
         self._waits_for_stragglers = staleness.mode == "block"
         self._per_batch = rollouts_per_batch
         self._capacity = staleness.queue_length(num_actors, rollouts_per_batch)
@@ -112,9 +89,19 @@ class Admission:
         """Rollouts admitted and neither consumed nor dropped."""
         return len(self._admitted)
 
-    def holds_ticket(self, owner: str) -> bool:
-        """Whether its rollout is being collected, as far as is known."""
-        return owner in self._in_hand
+    @property
+    def changed_from(self) -> None:
+        """See `Gatekeeper`: nothing here is the same in every run."""
+        return None
+
+    def next_to_begin(self, waiting: Mapping[str, int]) -> str | None:
+        """See `Gatekeeper`: of those that wait the first, or whose turn it is, if it waits. Whoever
+        asks again for the ticket that it holds gets the same, at any time."""
+        if not self._order:
+            return next(iter(waiting), None)
+        again = (owner for owner in waiting if owner in self._in_hand)
+        in_turn = self._order[self._num_admitted % len(self._order)]
+        return next(again, in_turn if in_turn in waiting else None)
 
     def admit(self, owner: str, held_version: int) -> Ticket | None:
         """Admits one rollout of `owner`, whose newest weights are `held_version` (-1: none).
@@ -133,7 +120,7 @@ class Admission:
             number = self._num_admitted
             self._num_admitted += 1
         wanted = max(held_version, 0) + self._max_lag
-        if self._keeps_order:
+        if self._order:
             before = (other for other in self._in_hand.values() if other < number)
             wanted = max(wanted, *(self._admitted[other].deadline for other in before), 0)
         deadline = self._earliest_deadline(wanted)
@@ -169,6 +156,10 @@ class Admission:
         number = self._in_hand.get(owner)
         if number is not None:
             self._forget(number)
+
+    def void(self, owner: str) -> None:
+        """See `Gatekeeper`: as if it were dead, except that it can ask again."""
+        self.lose(owner)
 
     def lose_sent(self, owner: str, last_sent: int) -> bool:
         """Forgets the ticket in hand if `owner` has sent its rollout: it was lost on its way.
@@ -240,27 +231,3 @@ class Admission:
             del rest[bisect_left(rest, deadline)]
         starts = range(0, len(rest), self._per_batch)
         return all(rest[i] >= self._next_batch + 1 + i // self._per_batch for i in starts)
-
-
-class RateWindow:
-    """Rate of a growing counter over a sliding window.
-
-    Args:
-        window_s: Length of the window.
-    """
-
-    def __init__(self, window_s: float) -> None:
-        self._window_s = window_s
-        self._points: deque[tuple[float, int]] = deque()
-
-    def add(self, now_s: float, total: int) -> None:
-        self._points.append((now_s, total))
-        while len(self._points) > 2 and self._points[1][0] <= now_s - self._window_s:
-            self._points.popleft()
-
-    def per_s(self) -> float:
-        """Increase per second over the window; 0 before there are two points in time."""
-        if len(self._points) < 2:
-            return 0.0
-        (t0, n0), (t1, n1) = self._points[0], self._points[-1]
-        return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0

@@ -1,0 +1,1 @@
+"""Which rollouts may start, with which weights, and which are trained next. Pure: no clock."""
