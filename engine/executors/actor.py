@@ -34,9 +34,6 @@ from engine.timing import OFF, Sections
 from engine.wire.arena import Arena
 from engine.wire.frames import allocate_framed
 
-WAIT_FOR_COMPILER_S = 0.05
-"""Before messages are looked at again."""
-
 
 class ActorExecutor(BaseActorExecutor):
     """Collects with NumPy environments, its own or remote ones.
@@ -113,7 +110,7 @@ class ActorExecutor(BaseActorExecutor):
         return self._remote is not None and self._remote.take(taken)
 
     def _collect(self, ticket: int) -> Steps:
-        yield from self._look_for_library()
+        yield from self._look_for(self._compile_job, self._inference.use)
         buffer = self._allocate(self._blueprint.layout.num_bytes)
         views = self._views = self._blueprint.layout.views(buffer)
         if not self._first:
@@ -141,19 +138,6 @@ class ActorExecutor(BaseActorExecutor):
             terminated = views["terminated"]
             np.logical_or(terminated, self._lost_life(views["valid"]), out=terminated)
         yield Rollout(self._describe(ticket, entries.num_env_steps), buffer)
-
-    def _look_for_library(self) -> Iterator[None]:
-        """Acts by the compiled function once there is one; with a fixed lag, waits for it."""
-        job = self._compile_job
-        if job is None or job.outcome:
-            return
-        is_there = job.poll()
-        while self._blueprint.experiment.staleness.is_fixed and not is_there:
-            yield None
-            is_there = job.poll_within(WAIT_FOR_COMPILER_S)
-        if is_there:
-            job.tell(self._inference.use)
-            self._start_s = self._clock.now_s()
 
     def _take_steps(self, rows: Sequence[Sequence[Row]]) -> Iterator[StepWanted | None]:
         """All steps of a rollout; while one split acts, all others can be stepping.

@@ -19,6 +19,8 @@ from torch import Tensor
 from engine.algorithms.base import Algorithm, EnvSlice
 from engine.blueprint import Blueprint
 from engine.clock import Clock
+from engine.compilation.compile_job import CompileJob
+from engine.compilation.library import Library
 from engine.compilation.policy_inference import PolicyInference
 from engine.executors.episode_statistics import Entries, EpisodeStatistics
 from engine.executors.team_statistics import TeamEntries, TeamStatistics
@@ -34,6 +36,9 @@ from engine.trace.records import Episode
 MakeInference: TypeAlias = Callable[[Algorithm, EnvSlice, torch.Generator], PolicyInference]
 Steps = Generator[Rollout | StepWanted | None, None, None]
 """None after each step, a step for remote environments to take, or finally the rollout."""
+
+WAIT_FOR_COMPILER_S = 0.05
+"""Before messages are looked at again."""
 
 
 class BaseActorExecutor(ABC):
@@ -155,6 +160,18 @@ class BaseActorExecutor(ABC):
                 if time.monotonic() >= deadline_s:
                     break
         return []
+
+    def _look_for(self, job: CompileJob | None, use: Callable[[Library], None]) -> Iterator[None]:
+        """Uses a compiled function once there is one; with a fixed lag, waits for it."""
+        if job is None or job.outcome:
+            return
+        is_there = job.poll()
+        while self._blueprint.experiment.staleness.is_fixed and not is_there:
+            yield None
+            is_there = job.poll_within(WAIT_FOR_COMPILER_S)
+        if is_there:
+            job.tell(use)
+            self._start_s = self._clock.now_s()
 
     def _abandon(self) -> RolloutAbandoned:
         duration_s = self._clock.now_s() - self._start_s

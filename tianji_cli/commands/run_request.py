@@ -123,7 +123,7 @@ def load(request: UpRequest, output: Output | None = None) -> Loaded:
     if resume_point is not None:
         resume_point = resume_point.with_replays(experiment)
     directories = _module_directories(document)
-    is_stated = "actors" in document.data
+    is_stated = "actors" in document.data or experiment.staleness.is_fixed
     try:
         apart = num_apart(experiment, directories)
         found = _sized(experiment, inventory, document, resume_point, directories, apart)
@@ -168,12 +168,17 @@ def _sized(
     directories: Sequence[str],
     apart: int,
 ) -> Sized:
-    """Chooses what is `auto`; a resumed run keeps what was chosen, unless a setting asks anew."""
+    """Chooses what is `auto`; a resumed run keeps what was chosen, unless a setting asks anew.
+
+    With a fixed lag nothing may depend on the hosts, so `auto` is the default.
+    """
     keys = document.automatic
     if resume_point is not None:
         held = keys - document.settings
         experiment, keys = kept(experiment, resume_point.experiment, held), keys - held
         inventory = in_former_places(inventory, resume_point.inventory)
+    if experiment.staleness.is_fixed:
+        keys = frozenset()
     return sized(experiment, inventory, keys, directories=directories, num_apart=apart)
 
 

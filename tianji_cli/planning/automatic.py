@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from engine.admission import most_collecting
+from engine.admission.bounded import most_collecting
 from engine.graph.dataflow import DataflowGraph
 from engine.graph.workload import ActorSize, MeasuredWork
 from engine.messages import role_of

@@ -100,8 +100,7 @@ class DeviceActorExecutor(BaseActorExecutor):
         self._inference.refresh()
 
     def _collect(self, ticket: int) -> Steps:
-        if self._compile_job is not None and self._compile_job.poll():
-            self._compile_job.tell(self._use)
+        yield from self._look_for(self._compile_job, self._use)
         layout = self._blueprint.layout
         tensors = self._tensors = allocate_on(self._device, layout)
         observation, reward = tensors["observation"], tensors["reward"]
