@@ -168,7 +168,8 @@ class BaseActorExecutor(ABC):
         is_there = job.poll()
         while self._blueprint.experiment.staleness.is_fixed and not is_there:
             yield None
-            is_there = job.poll_within(WAIT_FOR_COMPILER_S)
+            job.wait_within(WAIT_FOR_COMPILER_S)
+            is_there = job.poll()
         if is_there:
             job.tell(use)
             self._start_s = self._clock.now_s()

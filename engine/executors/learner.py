@@ -50,7 +50,7 @@ from engine.roles.events import (
     Event,
     ModelExported,
     Noted,
-    Prepared,
+    ReadyToTrain,
     Updated,
     UpdateDeclined,
     WeightsExported,
@@ -423,7 +423,7 @@ class LearnerExecutor:
         return told
 
     def _be_prepared(self) -> list[Event]:
-        return [Prepared()] if self._prepares and not self._awaits_compiler else []
+        return [ReadyToTrain()] if self._prepares and not self._awaits_compiler else []
 
     def _poll_compiler(self) -> list[Event]:
         job = self._compile_job

@@ -142,7 +142,7 @@ class ReplayUnsaved:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class ReadyToTrain:
     """A learner with a fixed lag has what takes its optimiser steps, which changes no more."""
 
 
@@ -185,7 +185,7 @@ Event: TypeAlias = (
     | ReplaySaved
     | ReplayUnsaved
     | Noted
-    | Prepared
+    | ReadyToTrain
     | SamplesDrawn
     | Evaluated
     | TimerFired

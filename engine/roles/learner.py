@@ -57,7 +57,7 @@ from engine.roles.events import (
     Event,
     ModelExported,
     Noted,
-    Prepared,
+    ReadyToTrain,
     TimerFired,
     Updated,
     UpdateDeclined,
@@ -186,7 +186,7 @@ class LearnerRole:
         | ModelExported | Send(ModelOffered) |
         | CheckpointWritten | Send(Report); after the final one, Send(Stopped) |
         | Noted | Send(Report) |
-        | Prepared | the first update, if its batch is there |
+        | ReadyToTrain | the first update, if its batch is there |
         | Withdrawn | SaveCheckpoint |
         """
         match event:
@@ -207,7 +207,7 @@ class LearnerRole:
                 return self._written(event, now_s)
             case Noted(kind=kind, detail=detail):
                 return [self._note(kind, detail, now_s)]
-            case Prepared():
+            case ReadyToTrain():
                 self._is_prepared = True
                 return self._train_if_idle(now_s)
             case Withdrawn():

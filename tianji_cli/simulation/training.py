@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from engine.graph.workload import GroupWork
 from engine.roles.commands import Command, ExportModel, ExportWeights, Update, UpdateFromSamples
-from engine.roles.events import ModelExported, Prepared, Updated, WeightsExported
+from engine.roles.events import ModelExported, ReadyToTrain, Updated, WeightsExported
 from engine.rollout import Priorities, Weights
 from tianji_cli.simulation.costs import Cost
 from tianji_cli.simulation.performers import NO_BYTES, Common, Idle
@@ -62,7 +62,7 @@ class Training(Idle):
     def perform(self, process: SimulatedProcess, command: Command, done: Done) -> None:
         match command:
             case ExportWeights():
-                done((WeightsExported(self._weights()), Prepared()))
+                done((WeightsExported(self._weights()), ReadyToTrain()))
             case ExportModel():
                 done((ModelExported(self._weights()),))
             case Update() | UpdateFromSamples():
