@@ -60,7 +60,14 @@ def write_library(blueprint: Blueprint, kind: Kind, library: Path, workspace: Pa
     compile_beside(workspace)
     traced = TRACE[kind](blueprint)
     num_threads = num_threads_of(blueprint, kind)
-    products = compile_graph(traced.graph, traced.arguments, made, workspace, num_threads)
+    products = compile_graph(
+        traced.graph,
+        traced.arguments,
+        made,
+        workspace,
+        num_threads,
+        measures=not blueprint.experiment.staleness.is_fixed,
+    )
     put_library(made, traced.signature, library, products)
 
 
@@ -70,6 +77,8 @@ def compile_graph(
     made: Path,
     workspace: Path,
     num_threads: int = 1,
+    *,
+    measures: bool = True,
 ) -> str:
     """Compiles a graph that writes into its arguments to the library `made`.
 
@@ -78,6 +87,7 @@ def compile_graph(
         made: The library.
         workspace: For what is needed on the way.
         num_threads: So many may share a product.
+        measures: Whether time decides what computes a product.
 
     Returns:
         One line about its products.
@@ -86,7 +96,7 @@ def compile_graph(
         RuntimeError: A library cannot compute it.
     """
     faster = GraphModule(graph, deepcopy(graph.graph))
-    kernel, products = _fastest_products(faster, workspace, num_threads)
+    kernel, products = _fastest_products(faster, workspace, num_threads, measures=measures)
     if kernel is None:
         compile_by_pytorch(graph, arguments, made, workspace)
         return products
@@ -179,7 +189,7 @@ def _accumulates(graph: GraphModule) -> bool:
 
 
 def _fastest_products(
-    graph: GraphModule, workspace: Path, num_threads: int
+    graph: GraphModule, workspace: Path, num_threads: int, *, measures: bool = True
 ) -> tuple[ProductKernel | None, str]:
     """Replaces products that the kernel computes faster, by one thread of each.
 
@@ -190,6 +200,7 @@ def _fastest_products(
         kernel = ProductKernel(workspace, num_threads)
     except (OSError, subprocess.CalledProcessError) as error:
         return None, f"products by PyTorch: {error}"
+    kernel.measures = measures
     replace_products(graph, kernel.is_faster)
     return kernel, kernel.described()
 
@@ -212,9 +223,15 @@ def main() -> None:
     name_process("tj-compiler")
     kind, library, workspace, *directories = sys.argv[1:]
     look_in(directories)
-    os.nice(NICENESS[cast(Kind, kind)])
-    torch.set_num_threads(1)
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=CompileOrder)
+    niceness = NICENESS[cast(Kind, kind)]
+    os.nice(niceness)
+
+    def give_way() -> None:
+        if not order.experiment.staleness.is_fixed:  # where the whole run waits for it
+            os.nice(NICENESS_OF_PYTORCH[cast(Kind, kind)] - niceness)
+
+    torch.set_num_threads(1)
     blueprint = make_blueprint(
         order.experiment, order.cut, has_action_mask=order.has_action_mask
     ).of_group(order.group)

@@ -280,6 +280,18 @@ def test_where_nothing_is_faster_products_stay_those_of_pytorch(
     assert line == "products by PyTorch, nothing else is faster here"
 
 
+def test_where_results_must_be_equal_everywhere_nothing_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(product_kernel, "_least_seconds", None)
+    graph = trace_steps(blueprint_of("ppo")).graph
+    chosen, line = compiler._fastest_products(graph, tmp_path, 1, measures=False)
+    assert chosen is not None
+    assert chosen.is_faster_in_all
+    assert operations(graph).count("tianji.product.default") == 10
+    assert line.endswith("a time that was not measured")
+
+
 def test_without_the_kernel_products_stay_those_of_pytorch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
