@@ -25,6 +25,7 @@ from torch import Tensor
 from engine.compilation.compile_job import cpp_compiler
 from engine.compilation.host_code import FLAGS, compile_object
 from engine.compilation.products import Shape, finished
+from engine.wording import plural
 
 NAME = "tianji_product"
 _FLAGS = (*FLAGS, "-pthread")
@@ -114,7 +115,11 @@ class ProductKernel:
         return (
             f"{sum(chosen.values())} of {len(self._asked)} products by a kernel compiled for this"
             f" processor, such as {largest[0]} in {self._measured[largest]}"
-            + (f"; {self.num_threads} threads share large ones" if self.num_threads > 1 else "")
+            + (
+                f"; {plural(self.num_threads, 'thread')} share large ones"
+                if self.num_threads > 1
+                else ""
+            )
         )
 
     def multiply(
