@@ -223,15 +223,9 @@ def main() -> None:
     name_process("tj-compiler")
     kind, library, workspace, *directories = sys.argv[1:]
     look_in(directories)
-    order = msgspec.json.decode(sys.stdin.buffer.read(), type=CompileOrder)
-    niceness = NICENESS[cast(Kind, kind)]
-    os.nice(niceness)
-
-    def give_way() -> None:
-        if not order.experiment.staleness.is_fixed:  # where the whole run waits for it
-            os.nice(NICENESS_OF_PYTORCH[cast(Kind, kind)] - niceness)
-
+    os.nice(NICENESS[cast(Kind, kind)])
     torch.set_num_threads(1)
+    order = msgspec.json.decode(sys.stdin.buffer.read(), type=CompileOrder)
     blueprint = make_blueprint(
         order.experiment, order.cut, has_action_mask=order.has_action_mask
     ).of_group(order.group)
