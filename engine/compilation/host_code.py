@@ -38,7 +38,7 @@ def compile_object(source: str, directory: Path, name: str, flags: Sequence[str]
     if compiler is None:
         raise FileNotFoundError("no C++ compiler here")
     compiled = directory / f"{name}.o"
-    path = Path(__file__).with_name(source)
+    path = Path(__file__).parent / "cpp" / source
     kept = cache_directory() / "objects" / f"{name}-{_digest(path, compiler, flags)}.o"
     with _alone(kept):
         if kept.exists():

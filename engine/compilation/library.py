@@ -255,7 +255,7 @@ def sources_of(blueprint: Blueprint, kind: Kind) -> Iterable[Path]:
     if kind == "collect":
         yield from (engine / "envs").rglob("*.py")
     yield from (Path(__file__).with_name(f"{name}.py") for name in MAKERS)
-    for written in ("*.cpp", "*.h", "native/*.py", "native/*.cpp"):
+    for written in ("cpp/*", "native/*.py", "native/*.cpp"):
         yield from sorted(Path(__file__).parent.glob(written))
     for name, _ in blueprint.experiment.named_modules:
         path = Path(inspect.getfile(sys.modules[name]))

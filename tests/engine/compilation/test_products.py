@@ -258,7 +258,7 @@ def with_seconds(
 
 def test_the_faster_one_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     kernel = ProductKernel(tmp_path)
-    monkeypatch.setattr(compiler, "ProductKernel", lambda directory: kernel)
+    monkeypatch.setattr(compiler, "ProductKernel", lambda *_, **__: kernel)
     with_seconds(kernel, monkeypatch, theirs=2e-6, ours=1e-6)
     graph = trace_steps(blueprint_of("ppo")).graph
     chosen, line = compiler._fastest_products(graph, tmp_path, 1)
@@ -272,7 +272,7 @@ def test_where_nothing_is_faster_products_stay_those_of_pytorch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     kernel = ProductKernel(tmp_path)
-    monkeypatch.setattr(compiler, "ProductKernel", lambda directory: kernel)
+    monkeypatch.setattr(compiler, "ProductKernel", lambda *_, **__: kernel)
     with_seconds(kernel, monkeypatch, theirs=1e-6, ours=1e-6)
     graph = trace_steps(blueprint_of("ppo")).graph
     _, line = compiler._fastest_products(graph, tmp_path, 1)
