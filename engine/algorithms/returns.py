@@ -203,7 +203,7 @@ def accumulated(delta_t: Tensor, trace_t: Tensor) -> Tensor:
 
 accumulate = torch.library.custom_op("tianji::accumulate", accumulated, mutates_args=())
 """The same as one operation, of which a compiled function would have several for each step
-otherwise; it calls `engine/compilation/accumulate.cpp`."""
+otherwise; it calls `engine/compilation/cpp/accumulate.cpp`."""
 
 
 @accumulate.register_fake

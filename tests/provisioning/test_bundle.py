@@ -53,7 +53,7 @@ def test_the_laboratory_is_not_shipped() -> None:
         names = archive.getnames()
     assert "tianji_cli/bench/transport/programs/tianji_channel.py" in names
     assert "engine/graph/policies/tianji.yaml" in names
-    assert {"engine/compilation/product.cpp", "engine/compilation/helpers.h"} <= set(names)
+    assert {"engine/compilation/cpp/product.cpp", "engine/compilation/cpp/helpers.h"} <= set(names)
     assert not [name for name in names if name.startswith("tianji_cli/lab")]
     assert not [
         name
