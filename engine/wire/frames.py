@@ -7,6 +7,12 @@ import numpy.typing as npt
 
 from engine.wire.header import HEADER_BYTES, Buffer
 
+SEGMENT_BYTES = 2**20
+"""Frames to other hosts are sealed in segments of this size. A part of a message that takes longer
+to arrive than heartbeats are waited for never does: this one needs 1 Mbit/s."""
+TAG_BYTES = 16
+"""What each segment grows by."""
+
 
 def allocate_framed(num_bytes: int) -> npt.NDArray[np.uint8]:
     """A zeroed buffer, uint8 [num_bytes], with space for a header before it: no copy to send."""

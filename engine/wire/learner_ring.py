@@ -19,6 +19,7 @@ member on its left side notices.
 from __future__ import annotations
 
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -48,6 +49,8 @@ MEET_S = 600.0
 LAST_PIECES_S = 1.0
 """Time for what a neighbour sent before its connection closed: at the end of a run, the sum that it
 has already; otherwise its own host reports its death first, with the cause."""
+MAX_SAID = 20
+"""Refusals that are logged, of one ring."""
 _NUMBER = struct.Struct("<Q")
 RING = b"ring"
 """Identity of its connections, since sockets of one direction have none."""
@@ -111,6 +114,7 @@ class LearnerRing:
         self._authenticator: ThreadAuthenticator | None = None
         self._sent = self._received = 0
         self._broken_at_s: float | None = None
+        self._num_refused = 0
         try:
             self._seals = seals_of(address, keyring)
             factory = self.factory(address, PIECE_BYTES, self._context, self._seals)
@@ -195,25 +199,31 @@ class LearnerRing:
 
     def _receive(self, num_bytes: int) -> Buffer:
         """The next piece from the left."""
-        while True:
-            try:
-                parts = self._left.recv_multipart(zmq.DONTWAIT, copy=False)
-            except zmq.Again:
-                self._wait()
-                continue
-            frames = self._open(parts)
-            due = _NUMBER.pack(self._received)
-            if len(frames) != 2 or bytes(frames[0]) != due or len(frames[1]) != num_bytes:
-                raise self._failure(self._seat.left, "has sent something else than was due")
-            self._received += 1
-            return frames[1]
+        while (frames := self._take()) is None:
+            self._wait()
+        due = _NUMBER.pack(self._received)
+        if len(frames) != 2 or bytes(frames[0]) != due or len(frames[1]) != num_bytes:
+            raise self._failure(self._seat.left, "has sent something else than was due")
+        self._received += 1
+        return frames[1]
 
-    def _open(self, parts: list[zmq.Frame]) -> list[Buffer]:
+    def _take(self) -> list[Buffer] | None:
+        """What the left neighbour has sealed next; None if it has not arrived."""
         try:
+            parts = self._left.recv_multipart(zmq.DONTWAIT, copy=False)
             return self._seals.open(self._seat.left, RING, [part.buffer for part in parts])
+        except zmq.Again:
+            return None
         except WireError as error:
-            words = f"has sent what was refused: {error.what}"
-            raise self._failure(self._seat.left, words) from error
+            self._refuse(error)
+            return None
+
+    def _refuse(self, error: WireError) -> None:
+        """Whoever has listened can say this; what the neighbour sends stays due."""
+        if self._num_refused < MAX_SAID:
+            name = self._seat.name_of(self._seat.left)
+            print(f"refused a piece in the name of {name}: {error}", file=sys.stderr, flush=True)
+        self._num_refused += 1
 
     def _wait(self) -> None:
         """Waits for something from the left, or for news of the connection to the right."""

@@ -23,25 +23,34 @@ class LinkMeter:
 
     Args:
         client: The socket.
+
+    Attributes:
+        monitor: Can be read when `heed` is due. Nothing else in the process gets sent once some
+            thousand events wait there.
     """
 
     def __init__(self, client: zmq.Socket[bytes]) -> None:
         self._client = client
-        events = zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
-        self._monitor = client.get_monitor_socket(events)
+        # not EVENT_CLOSED: each attempt to connect that fails makes one
+        events = zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED
+        self.monitor = client.get_monitor_socket(events)
         self._fd: int | None = None
 
     def close(self) -> None:
         """Before the socket is closed."""
         self._client.disable_monitor()
-        self._monitor.close(0)
+        self.monitor.close(0)
+
+    def heed(self) -> None:
+        """Takes the news of the connection."""
+        while self.monitor.poll(0):
+            event = recv_monitor_message(self.monitor)
+            self._fd = event["value"] if event["event"] == zmq.EVENT_CONNECTED else None
 
     def busy_s(self) -> float | None:
         """Seconds since the connection was made in which it was busy; None if there is none, or if
         the kernel does not say."""
-        while self._monitor.poll(0):
-            event = recv_monitor_message(self._monitor)
-            self._fd = event["value"] if event["event"] == zmq.EVENT_CONNECTED else None
+        self.heed()
         if self._fd is None:
             return None
         try:

@@ -137,7 +137,7 @@ class Outgoing:
         way = self._way_to(connection)
         if self.server is None or way is None or not self._in_flight.has_room(connection):
             return False
-        parts = [way, *self._answer(connection, way, frames)]
+        parts = [way, *self._answer(connection, way, frames, as_one=True)]
         try:
             tracker = self.server.send_multipart(parts, zmq.DONTWAIT, copy=False, track=True)
         except zmq.ZMQError as error:
@@ -202,12 +202,17 @@ class Outgoing:
                 return False
             raise
 
-    def _answer(self, connection: str, way: bytes, parts: Sequence[Buffer]) -> Sequence[Buffer]:
-        return self._seal(connection, way, parts) if self.learns_ways else parts
+    def _answer(
+        self, connection: str, way: bytes, parts: Sequence[Buffer], *, as_one: bool = False
+    ) -> Sequence[Buffer]:
+        return self._seal(connection, way, parts, as_one=as_one) if self.learns_ways else parts
 
-    def _seal(self, connection: str, identity: bytes, parts: Sequence[Buffer]) -> Sequence[Buffer]:
+    def _seal(
+        self, connection: str, identity: bytes, parts: Sequence[Buffer], *, as_one: bool = False
+    ) -> Sequence[Buffer]:
         assert self._seals is not None
-        return self._seals.seal(connection.removesuffix(LATEST), identity, parts)
+        peer = connection.removesuffix(LATEST)
+        return self._seals.seal(peer, identity, parts, as_one=as_one)
 
     def _way_to(self, connection: str) -> bytes | None:
         """The identity of a connection; None if it was never seen."""

@@ -10,15 +10,20 @@ key, which are new for each run. HKDF (RFC 5869) derives from it a key for each 
 connection and each *stream*: 15 random bytes of the sender, so that no two lives of a process share
 a key. A message is sealed under its number in the stream:
 
-    frame 0     cipher  stream  number  ciphertext  tag
+    segment 0   cipher  stream  number  ciphertext  tag
                 B       15s     Q       (as long)   16s
-    frame i                             ciphertext  tag
+    segment i                           ciphertext  tag
 
-The nonce of a frame is the number, the index of the frame, and whether it is the last one. So
-frames cannot be cut off, joined or exchanged. Numbers only grow, so no message arrives twice; those
-that are lost with a connection leave gaps. The client of a connection chooses its identity at
-random for each of its lives, so what was sealed for an earlier one is refused. A server has one
-life in a run: only actors are started again, and they are clients.
+Frames are sealed in segments. A frame ends with the first one that is not full, which can be empty:
+so lengths, which nobody can change, say where frames begin. The nonce of a segment is the number,
+its index in the message, and whether it is the last one; so none can be cut off, joined or
+exchanged. Each segment is a part of ZeroMQ's message, because a heartbeat waits for no more than
+the next part, however slow the link is; a connection that keeps the latest carries one part.
+
+Numbers only grow, so no message arrives twice; those that are lost with a connection leave gaps.
+The client of a connection chooses its identity at random for each of its lives, so what was sealed
+for an earlier one is refused. A server has one life in a run: only actors are started again, and
+they are clients.
 """
 
 from __future__ import annotations
@@ -38,6 +43,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from engine.errors import WireError
+from engine.wire.frames import SEGMENT_BYTES, TAG_BYTES
 from engine.wire.header import Buffer
 from engine.wire.keys import Keyring
 
@@ -46,7 +52,6 @@ _CIPHERS = (AESGCM, ChaCha20Poly1305)
 _KEY_BYTES = 32
 _STREAM_BYTES = 15
 _PREFIX = struct.Struct(f"<B{_STREAM_BYTES}sQ")
-_TAG_BYTES = 16
 _NONCE = struct.Struct("<QI")
 _LAST = 2**31
 _SAMPLE_BYTES = 2**16
@@ -79,20 +84,23 @@ class Seals:
         ends = (self._address, peer) if is_client else (peer, self._address)
         return _derive(self._secret(peer), "password", *map(str.encode, ends)).hex()
 
-    def seal(self, peer: str, connection: bytes, frames: Sequence[Buffer]) -> list[Buffer]:
-        """The frames of a message, sealed for `peer`.
+    def seal(
+        self, peer: str, connection: bytes, frames: Sequence[Buffer], *, as_one: bool = False
+    ) -> list[Buffer]:
+        """The parts of a message, sealed for `peer`.
 
         Args:
             peer: The process that they are for.
             connection: Identity of the connection's client.
             frames: Left as they are.
+            as_one: Each frame is one part, however many segments it has.
         """
         place = (peer, connection)
         sealer = self._sealers.get(place)
         if sealer is None:
             names = (self._address.encode(), peer.encode(), connection)
             sealer = self._sealers[place] = _Sealer(self._secret(peer), names)
-        return sealer.seal(frames)
+        return sealer.seal(frames, as_one=as_one)
 
     def open(self, peer: str, connection: bytes, sealed: Sequence[Buffer]) -> list[Buffer]:
         """The frames of a message that `peer` has sealed for this process.
@@ -114,9 +122,22 @@ class Seals:
             raise WireError("it is no member of this run", where=peer)
         if peer not in self._secrets:
             own = X25519PrivateKey.from_private_bytes(z85.decode(self._keyring.own.secret))
-            other = X25519PublicKey.from_public_bytes(z85.decode(self._keyring.members[peer]))
-            self._secrets[peer] = own.exchange(other)
+            try:
+                other = X25519PublicKey.from_public_bytes(z85.decode(self._keyring.members[peer]))
+                self._secrets[peer] = own.exchange(other)
+            except (ValueError, struct.error, KeyError) as error:
+                raise WireError("its public key is none", where=peer) from error
         return self._secrets[peer]
+
+
+def is_public_key(text: str) -> bool:
+    """Whether a secret can be shared with the owner of this key, Z85 text of any kind."""
+    try:
+        key = X25519PublicKey.from_public_bytes(z85.decode(text))
+        X25519PrivateKey.from_private_bytes(bytes(range(_KEY_BYTES))).exchange(key)
+    except (ValueError, KeyError, struct.error):
+        return False
+    return True
 
 
 class _Sealer:
@@ -133,18 +154,30 @@ class _Sealer:
         self._stream = os.urandom(_STREAM_BYTES)
         self._cipher = _cipher_of(secret, names, self._choice, self._stream)
 
-    def seal(self, frames: Sequence[Buffer]) -> list[Buffer]:
+    def seal(self, frames: Sequence[Buffer], *, as_one: bool) -> list[Buffer]:
         number, self._number = self._number, self._number + 1
-        sealed: list[Buffer] = []
-        for index, frame in enumerate(frames):
+        count = sum(len(frame) // SEGMENT_BYTES + 1 for frame in frames)
+        parts: list[Buffer] = []
+        index = 0
+        for frame in frames:
             skip = 0 if index else _PREFIX.size
-            out = np.empty(skip + len(frame) + _TAG_BYTES, np.uint8)
+            num_segments = len(frame) // SEGMENT_BYTES + 1
+            out = np.empty(skip + len(frame) + num_segments * TAG_BYTES, np.uint8).data
             if skip:
-                _PREFIX.pack_into(out.data, 0, self._choice, self._stream, number)
-            nonce = _nonce(number, index, len(frames))
-            self._cipher.encrypt_into(nonce, frame, None, out.data[skip:])
-            sealed.append(out.data)
-        return sealed
+                _PREFIX.pack_into(out, 0, self._choice, self._stream, number)
+            view, begin, end = memoryview(frame), 0, skip
+            for at in range(0, num_segments * SEGMENT_BYTES, SEGMENT_BYTES):
+                piece = view[at : at + SEGMENT_BYTES]
+                start, end = end, end + len(piece) + TAG_BYTES
+                nonce = _nonce(number, index, count)
+                self._cipher.encrypt_into(nonce, piece, None, out[start:end])
+                index += 1
+                if not as_one:
+                    parts.append(out[begin:end])
+                    begin = end
+            if as_one:
+                parts.append(out)
+        return parts
 
 
 class _Opener:
@@ -168,21 +201,43 @@ class _Opener:
         cipher = self._ciphers.get(place)
         if cipher is None:
             cipher = _cipher_of(self._secret, self._names, choice, stream)
-        frames = [_open(cipher, part, number, i, len(sealed)) for i, part in enumerate(sealed)]
+        frames = _open(cipher, number, _segments_of(sealed))
         self._ciphers[place], self._next[place] = cipher, number + 1
         return frames
 
 
-def _open(cipher: _Cipher, part: Buffer, number: int, index: int, count: int) -> Buffer:
-    body = memoryview(part)[0 if index else _PREFIX.size :]
-    if len(body) < _TAG_BYTES:
+def _segments_of(parts: Sequence[Buffer]) -> list[memoryview]:
+    """In order; which part they came in does not matter."""
+    segments = []
+    for index, part in enumerate(parts):
+        view = memoryview(part)[0 if index else _PREFIX.size :]
+        starts = range(0, max(1, len(view)), SEGMENT_BYTES + TAG_BYTES)
+        segments += [view[at : at + SEGMENT_BYTES + TAG_BYTES] for at in starts]
+    if any(len(segment) < TAG_BYTES for segment in segments):
         raise WireError("it is not sealed")
-    frame = np.empty(len(body) - _TAG_BYTES, np.uint8)
-    try:
-        cipher.decrypt_into(_nonce(number, index, count), body, None, frame.data)
-    except InvalidTag:
-        raise WireError("it was not sealed by that member, or was changed") from None
-    return frame.data
+    return segments
+
+
+def _open(cipher: _Cipher, number: int, segments: Sequence[memoryview]) -> list[Buffer]:
+    """The frames, each opened to where it belongs in memory."""
+    frames: list[Buffer] = []
+    first = 0
+    while first < len(segments):
+        last = first
+        while last < len(segments) and len(segments[last]) == SEGMENT_BYTES + TAG_BYTES:
+            last += 1
+        own = segments[first : last + 1]
+        frame = np.empty(sum(map(len, own)) - TAG_BYTES * len(own), np.uint8).data
+        for place, segment in enumerate(own):
+            nonce = _nonce(number, first + place, len(segments))
+            target = frame[place * SEGMENT_BYTES : (place + 1) * SEGMENT_BYTES]
+            try:
+                cipher.decrypt_into(nonce, segment, None, target)
+            except InvalidTag:
+                raise WireError("it was not sealed by that member, or was changed") from None
+        frames.append(frame)
+        first = last + 1
+    return frames
 
 
 def _nonce(number: int, index: int, count: int) -> bytes:

@@ -17,6 +17,7 @@ import msgspec
 import zmq
 
 from engine.errors import PreflightError, WireError
+from engine.wire.frames import SEGMENT_BYTES, TAG_BYTES
 from engine.wire.keys import Keyring
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ HANDSHAKE_MS = 5_000
 BACKLOG = 1_024
 """Connections that can wait to be accepted: all roles of a host connect at the same time."""
 SEAL_BYTES = 64
-"""More than a seal adds to a frame on the wire, to which the size limit applies."""
+"""More than a seal adds to a segment on the wire, to which the size limit applies."""
+SLOWEST_BYTES_S = 2**19
+"""Weights are one part, so on their connection heartbeats are waited for as if the link had 4
+Mbit/s."""
 LATEST = "~latest"
 """Ends the name of a connection that keeps only the latest."""
 NONCE = "#"
@@ -139,7 +143,7 @@ class SocketFactory:
 
     def client(self, link: Link, kind: int = zmq.DEALER) -> zmq.Socket[bytes]:
         """A client socket that has not connected yet."""
-        socket = self._socket(kind, link.endpoint)
+        socket = self._socket(kind, link.endpoint, is_one_part=link.latest_only)
         socket.set(zmq.IDENTITY, self._name_of(link).encode())
         if link.latest_only and not link.keeps_all:
             socket.set(zmq.CONFLATE, 1)
@@ -150,7 +154,7 @@ class SocketFactory:
     def _name_of(self, link: Link) -> str:
         return self._address + LATEST * link.latest_only
 
-    def _socket(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
+    def _socket(self, kind: int, endpoint: str, *, is_one_part: bool = False) -> zmq.Socket[bytes]:
         """Options bind only to later bind and connect calls, so all are set here, first."""
         socket = self._context.socket(kind)
         socket.set(zmq.LINGER, LINGER_MS)
@@ -159,15 +163,20 @@ class SocketFactory:
         is_between_hosts = endpoint.startswith("tcp:")
         if "[" in endpoint:
             socket.set(zmq.IPV6, 1)
-        spare = SEAL_BYTES if is_between_hosts else 0
-        socket.set(zmq.MAXMSGSIZE, self._max_frame_bytes + spare)
+        part_bytes, patience_ms = self._max_frame_bytes, self.heartbeat_timeout_ms
+        if is_between_hosts and is_one_part:
+            patience_ms = max(patience_ms, part_bytes * 1000 // SLOWEST_BYTES_S)
+            part_bytes += part_bytes // SEGMENT_BYTES * TAG_BYTES + SEAL_BYTES
+        elif is_between_hosts:
+            part_bytes = min(part_bytes, SEGMENT_BYTES) + SEAL_BYTES
+        socket.set(zmq.MAXMSGSIZE, part_bytes)
         socket.set(zmq.BACKLOG, BACKLOG)
         if (
             is_between_hosts
         ):  # on one host the kernel reports deaths, and stalled peers are waited for
             socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
             socket.set(zmq.HEARTBEAT_IVL, self.heartbeat_ms)
-            socket.set(zmq.HEARTBEAT_TIMEOUT, self.heartbeat_timeout_ms)
+            socket.set(zmq.HEARTBEAT_TIMEOUT, patience_ms)
         return socket
 
     def _secure_server(self, socket: zmq.Socket[bytes], endpoint: str) -> None:

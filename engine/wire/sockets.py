@@ -37,6 +37,7 @@ from engine.wire import header
 from engine.wire.codec import Codec
 from engine.wire.header import Buffer
 from engine.wire.keys import Keyring
+from engine.wire.link_meter import LinkMeter
 from engine.wire.outgoing import RETRY_S, InFlightWeights, Outgoing
 from engine.wire.reliable_links import REPEATED, ReliableLinks
 from engine.wire.rollout_link import RolloutLink
@@ -107,6 +108,8 @@ class Sockets:
         self._routes = wiring.routes
         self._num_refused = 0
         self._rollout_links: dict[str, RolloutLink] = {}
+        self._meters: dict[zmq.Socket[bytes], LinkMeter] = {}
+        """By the socket with their news."""
         arena = codec.arena
         self._shared: SharedReceiver | None = None
         if arena is not None and (inbox := arena.rings.inbox(roles or (address,))) is not None:
@@ -235,6 +238,9 @@ class Sockets:
         for socket, _ in look(timeout_ms):
             if isinstance(socket, int):
                 continue
+            if socket in self._meters:
+                self._meters[socket].heed()
+                continue
             while (taken := self._take(socket)) is not None:
                 if self._shared is not None:
                     yield from self._shared.take_sent_before(taken[1])
@@ -299,5 +305,8 @@ class Sockets:
                 if wiring.compression != "off" and not link.latest_only:
                     rollouts = RolloutLink(link.peer, client, wiring.compression)
                     self._rollout_links[link.peer] = rollouts
+                    if rollouts.meter is not None:
+                        self._meters[rollouts.meter.monitor] = rollouts.meter
+                        self._poller.register(rollouts.meter.monitor, zmq.POLLIN)
             client.connect(link.endpoint)
             self._poller.register(client, zmq.POLLIN)

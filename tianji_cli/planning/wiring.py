@@ -14,6 +14,7 @@ from engine.messages import COORDINATOR
 from engine.progress import Resumed
 from engine.roles.coordinator.totals import RunInfo
 from engine.trace.warm_start import WarmStart
+from engine.wire.sealing import is_public_key
 from engine.wire.socket_factory import Link
 from tianji_cli.planning.joint import (
     MEETING,
@@ -25,9 +26,6 @@ from tianji_cli.planning.joint import (
 )
 from tianji_cli.planning.placement import Placement
 from tianji_cli.planning.plan import Plan
-
-KEY_LENGTH = 40
-"""Of a Curve25519 key, as Z85 text."""
 
 
 class HostSetup(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +108,7 @@ def _members(plan: Plan, setups: Mapping[str, HostSetup]) -> dict[str, str]:
     names = plan.host_of | {name: host for host, name in plan.supervisors.items()}
     members = {name: setups[host].public_keys.get(name, "") for name, host in names.items()}
     for name, key in members.items():
-        if len(key) != KEY_LENGTH:
+        if not is_public_key(key):
             raise PreflightError(f"it has reported no key of {name}", where=names[name])
     return members
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -176,6 +177,35 @@ def test_a_stranger_reaches_nothing():
         return found
 
     assert everyone(2, act) == [{2.0}, {2.0}]
+
+
+def test_who_has_listened_is_admitted_and_breaks_nothing(capfd: pytest.CaptureFixture[str]):
+    """The password of the left neighbour is on the wire; what it seals is not to be had."""
+
+    heard = threading.Event()
+
+    def act(ring: LearnerRing, position: int) -> float:
+        if position == 1:
+            assert heard.wait(LIMIT_S)
+        else:
+            with zmq.Context() as context, context.socket(zmq.PUSH) as reader:
+                password = ring._seals.password("worker-1", is_client=False)
+                reader.set(zmq.PLAIN_USERNAME, b"worker-1")
+                reader.set(zmq.PLAIN_PASSWORD, password.encode())
+                reader.connect(ring._seat.bind)
+                for _ in range(100):
+                    reader.send(b"x")
+                while ring._num_refused < 100:
+                    assert ring._left.poll(LIMIT_S * 1000)
+                    assert ring._take() is None
+            heard.set()
+        own = np.ones(LONG // 4, np.float32)
+        ring.add_up(own)
+        return float(own.max())
+
+    assert everyone(2, act) == [2.0, 2.0]
+    said = capfd.readouterr().err.count("refused a piece in the name of worker-1 on host-1")
+    assert said == ring_module.MAX_SAID
 
 
 def test_a_member_that_is_not_the_left_neighbour_is_refused_as_a_stranger():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -77,7 +78,7 @@ def test_where_the_link_is_the_limit_rollouts_are_packed_and_the_log_says_so(
     """The loopback is never the limit, so its time is played: nine tenths of a second for each
     rollout as it is, and one second from one to the next."""
     with both("auto") as (buffer, actor, codec):
-        meter = actor._rollout_links["buffer-0"]._meter
+        meter = actor._rollout_links["buffer-0"].meter
         assert meter is not None
         taken_s = {header.KIND_ROLLOUT: 0.9, header.KIND_PACKED: 0.05}
         monkeypatch.setattr(meter, "busy_s", lambda: sum(taken_s[kind] for kind in codec.kinds))
@@ -104,7 +105,7 @@ def test_the_kernel_tells_how_long_a_connection_was_busy():
                 server.recv()
             busy_s = meter.busy_s()
             assert busy_s is not None
-            assert busy_s > 0.0
+            assert busy_s > 0.0, "it had 50 MB to send"
             assert (meter.busy_s() or 0.0) >= busy_s
             server.unbind(server.get_string(zmq.LAST_ENDPOINT))
             meter.close()
@@ -120,3 +121,27 @@ def test_a_number_that_is_no_connection_any_more_is_no_measurement():
             assert meter.busy_s() is None
         meter.close()
     assert link_meter._BUSY_AT + link_meter._TIMES.size <= link_meter._INFO_BYTES
+
+
+def test_a_port_that_refuses_connections_leaves_no_news_to_pile_up():
+    """ZeroMQ tries again for ever; with some thousand events that nobody takes it stands still."""
+    with socket.socket() as taken:  # it does not listen
+        taken.bind(("127.0.0.1", 0))
+        endpoint = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        with zmq.Context() as context, context.socket(zmq.PUSH) as client:
+            client.set(zmq.LINGER, 0)
+            client.set(zmq.RECONNECT_IVL, 1)
+            meter = LinkMeter(client)
+            client.connect(endpoint)
+            assert not meter.monitor.poll(300)
+            meter.close()
+
+
+def test_news_of_a_connection_is_taken_while_nothing_is_sent():
+    with both("auto") as (_, actor, _):
+        meter = actor._rollout_links["buffer-0"].meter
+        assert meter is not None
+        assert meter.monitor.poll(PATIENCE_S * 1000)
+        assert list(actor.receive(PATIENCE_S)) == []
+        assert not meter.monitor.poll(0)
+        assert meter._fd is not None

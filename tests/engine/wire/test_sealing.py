@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 import zmq
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from zmq.auth.thread import ThreadAuthenticator
 
 from engine.errors import WireError
 from engine.messages import Start
 from engine.wire import sealing
+from engine.wire.frames import SEGMENT_BYTES
 from engine.wire.header import Buffer
-from engine.wire.keys import make_keyrings
+from engine.wire.keys import Keyring, make_keyrings
 from engine.wire.sealing import Seals, fastest_cipher
 from engine.wire.socket_factory import SEAL_BYTES, seals_of
 from engine.wire.sockets import Sockets, Wiring
@@ -54,6 +55,43 @@ def test_what_is_sealed_comes_back_both_ways(frames: list[bytes]):
     for _ in range(2):
         assert opened(buffer, actor.seal("buffer-0", CONNECTION, frames)) == frames
         assert opened(actor, buffer.seal("actor-0", CONNECTION, frames), "buffer-0") == frames
+
+
+@pytest.mark.parametrize("as_one", [False, True])
+@given(frames=st.lists(st.binary(max_size=50), min_size=1, max_size=5))
+@example(frames=[bytes(16)])
+@example(frames=[bytes(range(32)), b"", b"x"])
+def test_frames_of_any_number_of_segments_come_back(as_one: bool, frames: list[bytes]):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sealing, "SEGMENT_BYTES", 16)
+        actor, buffer = both()
+        sealed = actor.seal("buffer-0", CONNECTION, frames, as_one=as_one)
+        assert len(sealed) == sum(1 if as_one else len(frame) // 16 + 1 for frame in frames)
+        assert opened(buffer, sealed) == frames
+
+
+@pytest.mark.parametrize("as_one", [False, True])
+def test_large_frames_are_cut_into_parts_that_heartbeats_can_wait_for(as_one: bool):
+    actor, buffer = both()
+    frame = np.arange(3 * SEGMENT_BYTES // 4, dtype=np.uint32).data.cast("B")
+    sealed = actor.seal("buffer-0", CONNECTION, [b"header", frame], as_one=as_one)
+    sizes = [len(part) - SEAL_BYTES for part in sealed]
+    assert max(sizes) <= SEGMENT_BYTES or as_one
+    assert buffer.open("actor-0", CONNECTION, sealed) == [b"header", frame]
+
+
+@pytest.mark.parametrize(
+    "key", ["", "x" * 39, "0" * 40, "\N{LATIN SMALL LETTER E WITH ACUTE}" * 40]
+)
+def test_what_is_no_public_key_is_refused_by_name(key: str):
+    members = KEYRINGS["buffer-0"].members | {"actor-9": key}
+    with pytest.raises(WireError, match="public key") as caught:
+        seals_of("buffer-0", Keyring(KEYRINGS["buffer-0"].own, members)).password(
+            "actor-9", is_client=False
+        )
+    assert caught.value.where == "actor-9"
+    assert not sealing.is_public_key(key)
+    assert sealing.is_public_key(KEYRINGS["actor-0"].members["actor-0"])
 
 
 @pytest.mark.parametrize("choice", range(len(sealing._CIPHERS)))
