@@ -34,6 +34,7 @@ from engine.algorithms.off_policy.corrections import (
     LAG_WEIGHT,
     PROXIMAL,
     RATE_FACTOR,
+    VERSION,
     effective_share_of,
     lag_weights,
     scaled_rate,
@@ -114,7 +115,8 @@ class Ppo(ActorCritic):
 
     def update(self, state: LearnerState, batch: Batch) -> UpdateResult:
         config = self._config
-        judged = state.preparing.run(state, self.judge, batch)
+        known = {name: values for name, values in batch.items() if name != VERSION}
+        judged = state.preparing.run(state, self.judge, known)
         samples = self._samples(judged, batch, state.progress, state.version)
         order = rows_of_epochs(config, batch["valid"].shape, state, bool(self._state_size))
         scaled = self.scaled_rate(samples, state.replicas)
@@ -129,7 +131,8 @@ class Ppo(ActorCritic):
         num_epochs = config.num_epochs * len(told) // len(order)
         ratios = None
         if first is not None:
-            ratios = LogRatios(first, log_ratios(state.network, batch), config.limits)
+            last, limits = log_ratios(state.network, batch), config.limits(state.progress)
+            ratios = LogRatios(first, last, limits, config.decoupled)
         return UpdateResult(num_epochs * int(batch["valid"].sum()), named, ratios=ratios)
 
     def scaled_rate(self, samples: Samples, replicas: ReplicaGroup) -> dict[str, float]:

@@ -58,7 +58,7 @@ class PpoConfig(Spec, frozen=True, kw_only=True):
     """How many times each batch is gone through."""
     target_kl: PositiveFloat | None = None
     """The update ends after an epoch whose last minibatch shows a larger KL divergence from the
-    policy that acted; `null`: after `num_epochs`."""
+    policy that acted, or if `decoupled` from the proximal one; `null`: after `num_epochs`."""
     normalize_reward: bool = False
     """Divide rewards by the standard deviation of returns, kept by the learner."""
     normalized_reward_limit: PositiveFloat | None = None
@@ -93,10 +93,10 @@ class PpoConfig(Spec, frozen=True, kw_only=True):
         """Whether an update needs the importance ratios of its batch before it begins."""
         return self.decoupled or self.advantages == "vtrace" or self.ess_learning_rate > 0
 
-    @property
-    def limits(self) -> tuple[float, float]:
-        """Of the logarithm of a ratio, beyond which it is clipped; a schedule apart."""
-        return math.log(max(1 - self.clip_range, 1e-9)), math.log(1 + self.clip_range)
+    def limits(self, progress: float) -> tuple[float, float]:
+        """Of the logarithm of a ratio, beyond which it is clipped at this progress."""
+        clip_range = changing(self, progress).get("clip_range", self.clip_range)
+        return math.log(max(1 - clip_range, 1e-9)), math.log(1 + clip_range)
 
     @property
     def corrects_staleness(self) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from engine.algorithms.gradient import EagerSteps, Order, Samples, Step, Trainable
+from engine.compilation.fit import Fit
 from engine.compilation.library import Library, Signature, describe
 
 
@@ -16,12 +17,16 @@ class CompiledSteps:
 
     Args:
         library: Of the kind `steps`.
+
+    Attributes:
+        fit: Whether calls fit it.
     """
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        self._signature = dict(library.signature)
-        self._metrics_shape = self._signature.pop(METRICS).shape
+        signature = dict(library.signature)
+        self._metrics_shape = signature.pop(METRICS).shape
+        self.fit = Fit(signature)
         self._step: Step | None = None
         self._eager = EagerSteps()
 
@@ -35,7 +40,7 @@ class CompiledSteps:
     ) -> Tensor:
         """See `StepTaker`. The first step that fits the signature is the one that was compiled."""
         is_ours = self._step is None or step is self._step
-        if not is_ours or steps_signature(state, samples, order) != self._signature:
+        if not is_ours or not self.fit.takes(steps_signature(state, samples, order)):
             return self._eager.take(state, step, samples, order, rate)
         self._step = step
         with torch.no_grad():

@@ -14,6 +14,7 @@ from torch.func import functional_call
 from engine.algorithms.gradient import pieces_of
 from engine.algorithms.returns import EagerPreparing, Judge, Learning
 from engine.blueprint import Blueprint
+from engine.compilation.fit import Fit
 from engine.compilation.library import Library, Signature, describe
 from engine.compilation.staging import Staging
 from engine.compilation.tracing import Traced, trace
@@ -26,12 +27,15 @@ class CompiledPreparing:
 
     Args:
         library: Of the kind `prepare`.
+
+    Attributes:
+        fit: Whether calls fit it.
     """
 
     def __init__(self, library: Library) -> None:
         self._library = library
         made = {n: s for n, s in library.signature.items() if n.startswith(_MADE)}
-        self._read = {n: s for n, s in library.signature.items() if n not in made}
+        self.fit = Fit({n: s for n, s in library.signature.items() if n not in made})
         self._made = {
             name.removeprefix(_MADE): (one.shape, getattr(torch, one.dtype.removeprefix("torch.")))
             for name, one in made.items()
@@ -43,7 +47,7 @@ class CompiledPreparing:
         """See `Preparing`. The first function that fits the signature is the one that was
         compiled."""
         is_ours = self._judge is None or judge == self._judge
-        if not is_ours or _signature(state, batch) != self._read:
+        if not is_ours or not self.fit.takes(_signature(state, batch)):
             return self._eager.run(state, judge, batch)
         self._judge = judge
         made = {

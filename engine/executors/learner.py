@@ -22,8 +22,9 @@ from engine.algorithms.statistics import places_of, read_sums, write_sums
 from engine.algorithms.teams.parts import OwnPart
 from engine.blueprint import Blueprint
 from engine.clock import Clock
-from engine.compilation.compile_job import CompileJob
+from engine.compilation.compile_job import NAMES, CompileJob
 from engine.compilation.compiled import CompiledSteps
+from engine.compilation.fit import Fits
 from engine.compilation.library import Library
 from engine.compilation.prepared import CompiledPreparing
 from engine.compilation.staging import SampleStaging, Staging
@@ -201,6 +202,7 @@ class LearnerExecutor:
         is_on_cpu = self._state.weights.vector.device.type == CPU
         self._compiles = compiles and is_on_cpu and steps is None
         self._compile_job: CompileJob | None = None
+        self._fits = Fits()
         self._uncompiled = list(kinds_of_learner(blueprint)) if self._compiles else []
         """What has not been begun yet: one at a time, since all want the same core."""
         self._prepares = blueprint.experiment.staleness.is_fixed
@@ -406,7 +408,8 @@ class LearnerExecutor:
             env_steps_of_others=0 if samples_by_version else of_others,
             samples_of_others=int(result.samples_trained) * of_others // max(of_own, 1),
         )
-        noted = (("not-finite", told), ("off-policy", off))
+        misfits = ("eager", "; ".join(self._fits.tell()))
+        noted = (("not-finite", told), ("off-policy", off), misfits)
         return [updated, *(Noted(kind, detail) for kind, detail in noted if detail)]
 
     def _start_compiling(self) -> list[Event]:
@@ -443,10 +446,12 @@ class LearnerExecutor:
         return Noted("compiled" if job.library else "eager", job.tell(use))
 
     def _use_steps(self, library: Library) -> None:
-        self._state.steps = CompiledSteps(library)
+        self._state.steps = steps = CompiledSteps(library)
+        self._fits.watch(NAMES["steps"], steps.fit)
 
     def _use_preparing(self, library: Library) -> None:
-        self._state.preparing = CompiledPreparing(library)
+        self._state.preparing = preparing = CompiledPreparing(library)
+        self._fits.watch(NAMES["prepare"], preparing.fit)
 
     def _priorities(self, key: torch.Tensor, error: torch.Tensor) -> Priorities:
         layout = self._blueprint.priorities

@@ -6,6 +6,8 @@ from array import array
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from msgspec import UNSET
+
 from engine.graph.cut import Cut
 from engine.messages import BatchArrived, SamplesArrived
 from engine.progress import Resumed
@@ -113,7 +115,7 @@ def staleness_row(
     steps_by_lag = {version - acted: steps for acted, steps in versions.items()}
     env_steps = sum(steps_by_lag.values())
     age_mean_s, age_max_s = _ages_s(batch, began_s)
-    in_steps = {updates.between(acted, version): steps for acted, steps in versions.items()}
+    in_steps = {acted: updates.between(acted, version) for acted in versions}
     return Staleness(
         t_s=now_s,
         learner=learner,
@@ -126,8 +128,10 @@ def staleness_row(
         steps_by_lag=steps_by_lag,
         age_mean_s=age_mean_s,
         age_max_s=age_max_s,
-        optimizer_lag_mean=sum(lag * n for lag, n in in_steps.items()) / max(env_steps, 1),
-        optimizer_lag_max=max(in_steps),
+        optimizer_lag_mean=sum(in_steps[acted] * n for acted, n in versions.items())
+        / max(env_steps, 1),
+        optimizer_lag_max=max(in_steps.values()),
+        ratio_batches=1 if event.ratios_by_lag else UNSET,
         **event.ratios_by_lag,
     )
 

@@ -188,6 +188,9 @@ class Staleness(_Row, frozen=True, kw_only=True, tag="staleness"):
         _in("optimiser steps"),
         "the same lag in optimiser steps of the learner, over the env steps of the batch",
     ] = UNSET
+    ratio_batches: Annotated[
+        Whole | UnsetType, "batches that the ratios are of: 1, or more in a merged row"
+    ] = UNSET
     ratios_by_lag: Annotated[
         ByLag, "ratios, by lag in versions; keys up to 7 are one lag, 8 is 8 to 15, and so on"
     ] = UNSET

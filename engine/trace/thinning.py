@@ -3,19 +3,21 @@
 A table is written in full detail up to `DETAIL_BYTES`. Beyond that, the rows of one role are added
 up for a second at a time; so a table grows by a row a second for each role, whatever the rates.
 Counts, sums and means are those over all rows, running totals and versions those of the last one,
-extremes those over all. Episodes, evaluations, events, profiles and resources are never merged.
+extremes those over all; metrics of an algorithm are the last that it reported. Episodes,
+evaluations, events, profiles and resources are never merged.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from engine.trace.records import (
+    ByLag,
     Consumption,
     Ledger,
     Merge,
@@ -29,6 +31,9 @@ from engine.trace.summary import weighted_percentile
 
 DETAIL_BYTES = 64 * 2**20
 WINDOW_S = 1.0
+RATIOS_BY_LAG = "ratios_by_lag"
+_MEANS_BY_LAG = ("ess_by_lag", "clip_fraction_by_lag", "behaviour_kl_by_lag")
+_LARGEST_BY_LAG = ("ratio_max_by_lag", "log_ratio_first_by_lag")
 
 _Rule: TypeAlias = tuple[Callable[[Any], Hashable], Callable[[Any, Any], Record]]
 """Which rows belong together, and what an earlier and a later one become."""
@@ -100,6 +105,39 @@ def _greatest_of(a: int | UnsetType, b: int | UnsetType) -> int | UnsetType:
     return max(a, b)
 
 
+def _mean_of(*of_each: tuple[float | UnsetType, float]) -> float | UnsetType:
+    """The mean of (value, weight), of the values that there are."""
+    there = [(value, weight) for value, weight in of_each if value is not UNSET]
+    if not there:
+        return UNSET
+    total = sum(weight for _, weight in there)
+    return sum(value * weight for value, weight in there) / total if total else there[-1][0]
+
+
+def _ratios_of(a: Staleness, b: Staleness) -> dict[str, ByLag]:
+    """The fields with importance ratios by lag."""
+    merged: dict[str, ByLag] = {}
+    for name in (RATIOS_BY_LAG, *_MEANS_BY_LAG, *_LARGEST_BY_LAG):
+        rows = [row for row in (a, b) if getattr(row, name) is not UNSET]
+        lags = sorted({lag for row in rows for lag in getattr(row, name)})
+        if rows:
+            merged[name] = {lag: _ratio_of(rows, name, lag) for lag in lags}
+    return merged
+
+
+def _ratio_of(rows: Sequence[Staleness], name: str, lag: int) -> float:
+    """A statistic of the ratios of one lag, over the rows that have it."""
+    rows = [row for row in rows if lag in getattr(row, name)]
+    values: list[float] = [getattr(row, name)[lag] for row in rows]
+    if name == RATIOS_BY_LAG:
+        return sum(values)
+    if name in _LARGEST_BY_LAG or len(rows) == 1:
+        return max(values)
+    counts = [0 if row.ratios_by_lag is UNSET else row.ratios_by_lag[lag] for row in rows]
+    products = (value * count for value, count in zip(values, counts, strict=True))
+    return sum(products) / max(sum(counts), 1)
+
+
 def _consumptions(a: Consumption, b: Consumption) -> Consumption:
     return replace(
         b,
@@ -107,6 +145,7 @@ def _consumptions(a: Consumption, b: Consumption) -> Consumption:
         samples_trained=a.samples_trained + b.samples_trained,
         wait_s=a.wait_s + b.wait_s,
         update_s=a.update_s + b.update_s,
+        metrics=a.metrics | b.metrics,
     )
 
 
@@ -124,9 +163,14 @@ def _stalenesses(a: Staleness, b: Staleness) -> Staleness:
         lag_p95=weighted_percentile(counts, 0.95),
         lag_max=max(a.lag_max, b.lag_max),
         steps_by_lag=counts,
+        optimizer_lag_mean=_mean_of(
+            (a.optimizer_lag_mean, a.env_steps), (b.optimizer_lag_mean, b.env_steps)
+        ),
         optimizer_lag_max=_greatest_of(a.optimizer_lag_max, b.optimizer_lag_max),
         age_mean_s=age_s / max(env_steps, 1),
         age_max_s=max(a.age_max_s, b.age_max_s),
+        ratio_batches=_sum_of(a.ratio_batches, b.ratio_batches),
+        **_ratios_of(a, b),
     )
 
 

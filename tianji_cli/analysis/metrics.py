@@ -41,11 +41,14 @@ KNOWN: dict[str, MetricDoc] = {
     "q_mean": MetricDoc("mean Q", "", "mean value of the actions taken"),
     "entropy": MetricDoc("entropy", "nats", "mean entropy of the policy"),
     "approximate_kl": MetricDoc(
-        "KL divergence", "nats", "of the acting policy from the trained one, estimated"
+        "KL divergence",
+        "nats",
+        "of the acting policy (of PPO with `decoupled`, the one before the update) from the trained"
+        " one, estimated",
     ),
     "rho_mean": MetricDoc("importance ratio", "", "mean clipped ratio of the two policies"),
     "ess": MetricDoc("effective sample size", "", "of the importance ratios, share of the batch"),
-    "clip_fraction": MetricDoc("clip fraction", "", "share of ratios beyond the loss's limits"),
+    "clip_fraction": MetricDoc("clip fraction", "", "share of the ratios that the loss limits"),
     "ratio_max": MetricDoc("largest ratio", "", "of the importance ratios of the batch"),
     "behaviour_kl": MetricDoc(
         "KL from behaviour", "nats", "of the policy that acted from the one that learnt, estimated"

@@ -42,7 +42,7 @@ def lag_weights(batch: Samples, version: int) -> Tensor:
     if VERSION not in batch:
         return torch.ones(valid.shape, device=valid.device)
     weight = 1 / (1 + (version - batch[VERSION]).to(torch.float32))
-    return weight.to(valid.device).expand(valid.shape)
+    return weight.to(valid.device).expand(valid.shape).contiguous()
 
 
 def step_weights(valid: Tensor, minibatch: Samples, replicas: ReplicaGroup) -> Tensor:

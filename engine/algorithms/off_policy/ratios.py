@@ -40,12 +40,21 @@ class LogRatios:
         first: Before the update: [T, B] or [T, B, agents] of rollouts, [1, batch size] of samples
             from replay, those of the first optimiser step.
         last: After the update; of the same shape.
-        limits: Of ln rho, beyond which the loss clips or truncates a ratio; None if it does not.
+        limits: Of the logarithm of a ratio, beyond which the loss clips or truncates it; None if it
+            does not.
+        is_proximal: Whether these limits are about the ratio to the policy before the update, as
+            those of a decoupled loss, and not about rho.
     """
 
     first: Tensor
     last: Tensor
     limits: tuple[float, float] | None = None
+    is_proximal: bool = False
+
+    @property
+    def limited(self) -> Tensor:
+        """Logarithms of the ratios that `limits` are about."""
+        return self.last - self.first if self.is_proximal else self.last
 
 
 def is_due(before: int, after: int) -> bool:
@@ -99,7 +108,8 @@ def summarise(ratios: LogRatios, lag: WholeArray) -> RatioStatistics | None:
     log_ratio, place = np.minimum(last[counts_last], MAX_LOG_RATIO), places[counts_last]
     if not len(log_ratio):
         return None
-    sums = _Sums.of(log_ratio.astype(np.float64), place, len(bins), ratios.limits)
+    limited = ratios.limited.numpy()[counts_last]
+    sums = _Sums.of(log_ratio.astype(np.float64), place, len(bins), limited, ratios.limits)
     moved, place = np.abs(first[counts_first]), places[counts_first]
     furthest = np.full(len(bins), -1.0)
     np.maximum.at(furthest, place, moved)
@@ -135,15 +145,16 @@ class _Sums:
         log_ratio: FloatArray,
         place: WholeArray,
         num_bins: int,
+        limited: FloatArray,
         limits: tuple[float, float] | None,
     ) -> _Sums:
-        """Sums of `exp(log_ratio)` [N] by bin, `place` [N]."""
+        """Sums of `exp(log_ratio)` [N] by bin, `place` [N], and of `limited` [N] beyond limits."""
         ratio = np.exp(log_ratio)
         largest = np.zeros(num_bins)
         np.maximum.at(largest, place, ratio)
         clipped = None
         if limits is not None:
-            is_out = (log_ratio < limits[0] - TOLERANCE) | (log_ratio > limits[1] + TOLERANCE)
+            is_out = (limited < limits[0] - TOLERANCE) | (limited > limits[1] + TOLERANCE)
             clipped = _added(place, is_out, num_bins)
         return cls(
             _added(place, None, num_bins),

@@ -207,7 +207,8 @@ class Ippo:
         named |= changing(config, state.progress) | scaled
         ratios = None
         if first is not None:
-            ratios = LogRatios(first, self._log_ratios(network, parts), config.limits)
+            last, limits = self._log_ratios(network, parts), config.limits(state.progress)
+            ratios = LogRatios(first, last, limits, config.decoupled)
         return UpdateResult(num_samples, named, ratios=ratios)
 
     def _log_ratios(self, network: TeamNetwork, parts: Mapping[str, Batch]) -> Tensor:

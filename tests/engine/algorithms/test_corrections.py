@@ -363,6 +363,7 @@ def test_weights_are_those_of_the_lag_of_each_environment():
     batch = {**make_batch(), "version": torch.tensor([7, 6, 4, 0])}
     wanted = torch.tensor([1, 1 / 2, 1 / 4, 1 / 8]).expand(T, B)
     torch.testing.assert_close(lag_weights(batch, 7), wanted)
+    assert lag_weights(batch, 7).is_contiguous(), "as compiled steps expect"
     assert torch.equal(lag_weights(make_batch(), 7), torch.ones(T, B)), "without versions"
 
 

@@ -190,6 +190,38 @@ def test_ratios_are_those_to_the_policy_that_acted(decoupled: bool):
     torch.testing.assert_close(ratios.last, wanted(), equal_nan=True)
 
 
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_of_a_decoupled_loss_the_ratios_to_the_proximal_policy_are_clipped(decoupled: bool):
+    """Samples of another policy, and steps next to nothing."""
+    config = PpoConfig(**PPO, decoupled=decoupled, learning_rate=1e-30)
+    algorithm = Ppo(config, NETWORK, discrete_spaces())
+    batch = make_batch()
+    batch = {**batch, "log_prob": batch["log_prob"] - 1}
+    told = [algorithm.update(algorithm.init(3), batch).ratios]
+    team = {"rollout_steps": TEAM_T, "batch_steps": TEAM_T * TEAM_B, "minibatch_steps": TEAM_T * 2}
+    ippo = Ippo(IppoConfig(**team, decoupled=decoupled, learning_rate=1e-30), NETWORK, unlike())
+    batch = collect(ippo)
+    told.append(ippo.update(ippo.init(3), {**batch, "log_prob": batch["log_prob"] - 1}).ratios)
+    for ratios in told:
+        assert ratios is not None
+        found = summarise(ratios, np.zeros(ratios.last.shape[1], dtype=np.int64))
+        assert found is not None
+        assert found.metrics["ratio_max"] > 2, "rho is told all the same"
+        clipped = found.metrics["clip_fraction"]
+        assert clipped == 0.0 if decoupled else clipped > 0.9
+        assert found.by_lag["clip_fraction_by_lag"] == {0: clipped}
+
+
+def test_clipped_is_what_a_schedule_clips():
+    config = PpoConfig(**PPO, clip_range=0.4, clip_range_final=0.2)
+    algorithm = Ppo(config, NETWORK, discrete_spaces())
+    state = algorithm.init(3)
+    state.progress = 0.5
+    ratios = algorithm.update(state, make_batch()).ratios
+    assert ratios is not None
+    assert ratios.limits == pytest.approx((math.log(0.7), math.log(1.3)))
+
+
 @pytest.mark.parametrize("core", [None, CoreSpec(name="gru", size=6)], ids=["", "gru"])
 def test_a_team_reports_the_ratios_of_all_its_agents(core: CoreSpec | None):
     sizes = {"rollout_steps": TEAM_T, "batch_steps": TEAM_T * TEAM_B, "num_epochs": 2}

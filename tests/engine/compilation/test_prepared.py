@@ -13,13 +13,18 @@ from torch import Tensor
 
 from engine.algorithms.returns import accumulate
 from engine.blueprint import Blueprint, make_blueprint
+from engine.clock import ManualClock
 from engine.compilation.compiler import without_own_operations, write_library
+from engine.compilation.fit import Fits
 from engine.compilation.library import Library
 from engine.compilation.prepared import CompiledPreparing, trace_prepare
 from engine.compilation.staging import Staging
 from engine.compilation.traces import kinds_of, kinds_of_learner
+from engine.executors.learner import LearnerExecutor
+from engine.roles.commands import Update
+from engine.roles.events import Noted
 from engine.spec import EnvSpec
-from engine.testing import make_experiment
+from engine.testing import make_experiment, make_rollout
 from tests.helpers.engine.traced_library import TracedLibrary
 
 
@@ -87,10 +92,55 @@ def test_an_old_pytorch_computes_it_without_operations_of_its_own():
     check(blueprint_of(), CompiledPreparing(TracedLibrary(replace(traced, graph=graph))))
 
 
+def test_versions_of_samples_are_no_part_of_it():
+    blueprint = blueprint_of(lag_weights=True)
+    library = TracedLibrary(trace_prepare(blueprint))
+    state = blueprint.algorithm.init(3)
+    state.preparing = CompiledPreparing(library)
+    batch = random_batch(blueprint)
+    num_columns = batch["valid"].shape[1]
+    blueprint.algorithm.update(state, {**batch, "version": torch.zeros(num_columns).long()})
+    assert library.num_calls == 1
+    assert state.preparing.fit.is_used
+
+
 def test_another_batch_is_judged_in_eager_mode():
     library = TracedLibrary(trace_prepare(blueprint_of()))
     check(blueprint_of(rollout_steps=20), CompiledPreparing(library))
     assert library.num_calls == 0
+
+
+def test_a_function_that_no_call_fits_is_told_once(capsys: pytest.CaptureFixture[str]):
+    fits, told = Fits(), []
+    for steps in (10, 20):
+        blueprint = blueprint_of(rollout_steps=steps)
+        state, batch = blueprint.algorithm.init(3), random_batch(blueprint)
+        state.preparing = preparing = CompiledPreparing(
+            TracedLibrary(trace_prepare(blueprint_of()))
+        )
+        fits.watch(f"of {steps} steps", preparing.fit)
+        assert fits.tell() == [], "nothing was called yet"
+        blueprint.algorithm.update(state, batch)
+        told += fits.tell()
+    (line,) = told
+    assert line.startswith("of 20 steps: the compiled function is not used")
+    assert "batch.reward" in line
+    assert "vector" not in line
+    assert fits.tell() == []
+    assert capsys.readouterr().out == f"{line}\n"
+
+
+def test_a_learner_tells_what_does_not_fit():
+    blueprint = blueprint_of()
+    library = TracedLibrary(trace_prepare(blueprint_of(rollout_steps=20)))
+    executor = LearnerExecutor(blueprint, None, ManualClock())
+    executor._use_preparing(library)  # type: ignore[arg-type]
+    rollouts = [make_rollout(layout=blueprint.layout) for _ in range(2)]
+    (_, noted), (_,) = (executor.perform(Update(rollouts)) for _ in range(2))
+    assert isinstance(noted, Noted)
+    assert noted.kind == "eager"
+    assert noted.detail.startswith("advantages: the compiled function is not used")
+    executor.close()
 
 
 def test_only_what_computes_something_before_is_compiled_for_it():

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from msgspec import UNSET
 
 from engine.spec import EnvSpec, StopSpec
 from engine.testing import make_experiment
@@ -118,6 +119,67 @@ def test_ages_of_replayed_samples_are_means_and_extremes_over_all(tmp_path: Path
     (merged,) = read_table(tmp_path, Replay)
     assert (merged.samples, merged.env_steps) == (400, 40)
     assert (merged.sample_age_mean_s, merged.sample_age_max_s) == (1.25, 9.0)
+
+
+def merged_into_one(tmp_path: Path, *rows: Record) -> Record:
+    with TraceWriter(tmp_path, detail_bytes=0) as writer:
+        writer.write(list(rows))
+    (merged,) = read_table(tmp_path, type(rows[0]))
+    return merged
+
+
+def staleness(env_steps: int, **more: object) -> Staleness:
+    return Staleness(
+        **{"t_s": 1.0, "learner": 0, "version": 3, "env_steps": env_steps, "lag_min": 0},
+        **{"lag_mean": 0.0, "lag_p95": 0.0, "lag_max": 0, "steps_by_lag": {0: env_steps}},
+        **{"age_mean_s": 0.1, "age_max_s": 0.2, **more},
+    )  # type: ignore[arg-type]
+
+
+def test_ratios_of_merged_batches_are_kept_by_lag(tmp_path: Path):
+    first = staleness(
+        10,
+        **{"optimizer_lag_mean": 4.0, "optimizer_lag_max": 8, "ratio_batches": 1},
+        **{"ratios_by_lag": {0: 10.0, 1: 30.0}, "ess_by_lag": {0: 1.0, 1: 0.5}},
+        **{"clip_fraction_by_lag": {1: 0.25}, "behaviour_kl_by_lag": {1: 0.5}},
+        **{"ratio_max_by_lag": {0: 1.5, 1: 3.0}, "log_ratio_first_by_lag": {1: 0.2}},
+    )
+    second = staleness(
+        30,
+        **{"optimizer_lag_mean": 8.0, "optimizer_lag_max": 9, "ratio_batches": 1},
+        **{"ratios_by_lag": {1: 10.0, 2: 5.0}, "ess_by_lag": {1: 0.9, 2: 0.4}},
+        **{"ratio_max_by_lag": {1: 2.0}, "log_ratio_first_by_lag": {1: 0.3}},
+    )
+    merged = merged_into_one(tmp_path, first, second, staleness(60))
+    assert isinstance(merged, Staleness)
+    assert merged.env_steps == 100
+    assert (merged.optimizer_lag_mean, merged.optimizer_lag_max) == (7.0, 9)
+    assert merged.ratio_batches == 2
+    assert merged.ratios_by_lag == {0: 10.0, 1: 40.0, 2: 5.0}
+    assert merged.ess_by_lag == {0: 1.0, 1: pytest.approx(0.6), 2: 0.4}
+    assert (merged.clip_fraction_by_lag, merged.behaviour_kl_by_lag) == ({1: 0.25}, {1: 0.5})
+    assert merged.ratio_max_by_lag == {0: 1.5, 1: 3.0}
+    assert merged.log_ratio_first_by_lag == {1: 0.3}
+
+
+def test_merged_batches_without_ratios_have_none(tmp_path: Path):
+    merged = merged_into_one(tmp_path, staleness(10), staleness(30))
+    assert isinstance(merged, Staleness)
+    assert UNSET is merged.ratios_by_lag is merged.ratio_batches is merged.optimizer_lag_mean
+
+
+def test_metrics_that_only_the_earlier_batch_reports_are_kept(tmp_path: Path):
+    rows = [
+        Consumption(
+            **{"t_s": 1.0, "learner": 0, "version": 3, "env_steps": 10, "env_steps_total": 10},
+            **{"samples_trained": 10, "samples_trained_total": 10, "updates_total": 1},
+            **{"wait_s": 0.0, "update_s": 0.0, "metrics": metrics},
+        )  # type: ignore[arg-type]
+        for metrics in ({"loss": 1.0, "ess": 0.5}, {"loss": 2.0})
+    ]
+    merged = merged_into_one(tmp_path, *rows)
+    assert isinstance(merged, Consumption)
+    assert merged.metrics == {"loss": 2.0, "ess": 0.5}
 
 
 def test_a_large_table_grows_with_time_and_not_with_work(tmp_path: Path):
