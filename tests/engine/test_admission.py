@@ -73,6 +73,16 @@ class System:
         if oldest <= self.newest_version:
             actor.held_version = self.choose.randint(oldest, self.newest_version)
             actor.is_collecting = True
+        else:
+            self._ask_again(actor)
+
+    def _ask_again(self, actor: Actor) -> None:
+        """As an actor does that has waited for a while: its ticket can need older weights now."""
+        before = actor.ticket
+        actor.ticket = self.admission.admit(actor.name, actor.held_version)
+        assert before is not None
+        assert actor.ticket is not None
+        assert actor.ticket.number == before.number
 
     def _finish(self, actor: Actor) -> None:
         assert actor.ticket is not None
@@ -220,6 +230,16 @@ def test_a_full_queue_admits_nobody_until_a_batch_is_taken():
     assert admission.arrive(1, 0)
     assert admission.take_batch() == Batch(taken=(0, 1), dropped=())
     assert admission.admit("actor-4", 0)
+
+
+def test_a_ticket_needs_older_weights_once_others_are_lost_and_its_owner_asks_again():
+    """Else nobody would go on: its weights would only come from batches of the lost rollouts."""
+    admission = make_admission("drop")
+    for i in range(3):
+        assert admission.admit(f"actor-{i}", 0)
+    for i in range(2):
+        admission.lose(f"actor-{i}")
+    assert admission.admit("actor-2", 0) == Ticket(2, "actor-2", min_version=0)
 
 
 def test_block_waits_for_a_straggler_and_drop_goes_on_without_it():

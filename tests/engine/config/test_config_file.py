@@ -165,7 +165,7 @@ def test_a_wrong_type_or_range_names_the_line(
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("staleness.mode=blok", "one of: block, correct, drop, unbounded"),
+        ("staleness.mode=blok", "one of: block, correct, drop, fixed, unbounded"),
         ("learner.compile=true", ""),
         ("network.activation=gelu", "one of: relu, tanh"),
         ("stop.judge=me", "one of: evaluation, training"),

@@ -106,7 +106,7 @@ def recorded(
                 if np.issubdtype(view.dtype, np.floating):
                     view[...] = random.normal(size=view.shape)
             views["action"][...] = random.integers(0, 2, views["action"].shape)
-            info = replace(rollout.info, version_min=number)
+            info = replace(rollout.info, version_min=0)  # how many updates came before is chance
             super()._insert(Rollout(info, buffer))
 
         def _draw(self, env_steps: int) -> Samples:
