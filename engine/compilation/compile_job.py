@@ -62,12 +62,14 @@ class CompileJob:
         kind: The same.
         library: The compiled function, once there is one.
         outcome: One line, once it is known: where the function comes from, or why there is none.
+        failure: Why there is none although this host has a C++ compiler; empty if that is not so.
     """
 
     @spare()
     def __init__(self, blueprint: Blueprint, kind: Kind) -> None:
         self.library: Library | None = None
         self.outcome = ""
+        self.failure = ""
         self._path = library_path(blueprint, kind)
         self.kind: Kind = kind
         self._started_at_s = time.monotonic()
@@ -100,12 +102,15 @@ class CompileJob:
         """Sets the outcome once the compiler is done or timed out."""
         if process.returncode == 0:
             if not self._take(f"compiled in {elapsed_s:.1f} s"):
-                self.outcome = "not compiled: the compiled library is damaged"
+                self._fail("the compiled library is damaged")
         elif process.returncode is None:
-            self.outcome = f"not compiled: not finished after {LIMIT_S:.0f} s"
+            self._fail(f"not finished after {LIMIT_S:.0f} s")
         else:
-            self.outcome = f"not compiled: {self._last_line()}"
+            self._fail(self._last_line())
         self.close()
+
+    def _fail(self, reason: str) -> None:
+        self.outcome, self.failure = f"not compiled: {reason}", reason
 
     def wait_within(self, limit_s: float) -> None:
         """Waits for the compiler for at most this long; `poll` says whether it is done."""
@@ -138,6 +143,12 @@ class CompileJob:
         print(line, flush=True)
         return line
 
+    @property
+    def irreproducible(self) -> str:
+        """The detail of the event that a fixed lag does not give here what it gives elsewhere;
+        empty if this job is no reason."""
+        return self.failure and f"since there is no library for {NAMES[self.kind]}: {self.failure}"
+
     @spare()
     def close(self) -> None:
         """Ends the compiler if it runs, and removes its files."""
@@ -156,7 +167,7 @@ class CompileJob:
     def _look_out(self) -> bool:
         """Whether the other process that compiles this is done; if it gave up, takes over."""
         if time.monotonic() - self._started_at_s > LIMIT_S:
-            self.outcome = f"not compiled: not finished after {LIMIT_S:.0f} s"
+            self._fail(f"not finished after {LIMIT_S:.0f} s")
             self._is_waiting = False
         else:
             self._start("compiled by another process")
@@ -170,7 +181,7 @@ class CompileJob:
                 self._claim(how_found)
         except OSError as error:
             self.close()
-            self.outcome = f"not compiled: {error}"
+            self._fail(str(error))
         self._is_waiting = self._process is None and not self.outcome
 
     def _claim(self, how_found: str) -> None:
@@ -218,7 +229,7 @@ class CompileJob:
         except DamagedError:
             return False
         except (OSError, RuntimeError, AttributeError) as error:
-            self.outcome = f"not compiled: {error}"
+            self._fail(str(error))
         return True
 
 

@@ -66,7 +66,7 @@ def write_library(blueprint: Blueprint, kind: Kind, library: Path, workspace: Pa
         made,
         workspace,
         num_threads,
-        measures=not blueprint.experiment.staleness.is_fixed,
+        adapts=not blueprint.experiment.staleness.is_fixed,
     )
     put_library(made, traced.signature, library, products)
 
@@ -78,7 +78,7 @@ def compile_graph(
     workspace: Path,
     num_threads: int = 1,
     *,
-    measures: bool = True,
+    adapts: bool = True,
 ) -> str:
     """Compiles a graph that writes into its arguments to the library `made`.
 
@@ -87,22 +87,26 @@ def compile_graph(
         made: The library.
         workspace: For what is needed on the way.
         num_threads: So many may share a product.
-        measures: Whether time decides what computes a product.
+        adapts: Whether measured times and failures of the C++ compiler here decide what computes
+            it. Otherwise only the graph does, and a failure is one.
 
     Returns:
         One line about its products.
 
     Raises:
         RuntimeError: A library cannot compute it.
+        OSError, subprocess.CalledProcessError: The C++ compiler failed, and nothing else may do.
     """
     faster = GraphModule(graph, deepcopy(graph.graph))
-    kernel, products = _fastest_products(faster, workspace, num_threads, measures=measures)
+    kernel, products = _fastest_products(faster, workspace, num_threads, adapts=adapts)
     if kernel is None:
         compile_by_pytorch(graph, arguments, made, workspace)
         return products
     try:
         return _compile_loops(faster, made, workspace, kernel)
     except (UnsupportedError, subprocess.CalledProcessError) as error:
+        if not (adapts or isinstance(error, UnsupportedError)):
+            raise
         is_new = hasattr(torch._inductor.config.aot_inductor, "custom_op_libs")
         if not is_new:
             kernel, products = None, "products by PyTorch, which is too old for others"
@@ -189,18 +193,24 @@ def _accumulates(graph: GraphModule) -> bool:
 
 
 def _fastest_products(
-    graph: GraphModule, workspace: Path, num_threads: int, *, measures: bool = True
+    graph: GraphModule, workspace: Path, num_threads: int, *, adapts: bool = True
 ) -> tuple[ProductKernel | None, str]:
     """Replaces products that the kernel computes faster, by one thread of each.
 
     Returns:
         The kernel, unless it cannot be compiled, and one line about the choice.
+
+    Raises:
+        OSError, subprocess.CalledProcessError: It cannot be compiled, and PyTorch may not replace
+            it.
     """
     try:
         kernel = ProductKernel(workspace, num_threads)
     except (OSError, subprocess.CalledProcessError) as error:
+        if not adapts:
+            raise
         return None, f"products by PyTorch: {error}"
-    kernel.measures = measures
+    kernel.measures = adapts
     replace_products(graph, kernel.is_faster)
     return kernel, kernel.described()
 

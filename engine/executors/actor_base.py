@@ -26,16 +26,17 @@ from engine.executors.episode_statistics import Entries, EpisodeStatistics
 from engine.executors.team_statistics import TeamEntries, TeamStatistics
 from engine.messages import StepTaken
 from engine.roles.commands import AbandonRollout, CollectRollout, Command, LoadWeights, TakeStep
-from engine.roles.events import Event, RolloutAbandoned, RolloutCollected, StepWanted
+from engine.roles.events import Event, Noted, RolloutAbandoned, RolloutCollected, StepWanted
 from engine.rollout import Rollout, RolloutInfo, Weights
 from engine.seeds import actor_seeds
 from engine.spaces.team import PRESENT_FIELD, REWARD_FIELD, TeamReturns
 from engine.timing import INFERENCE, OFF, Sections
-from engine.trace.records import Episode
+from engine.trace.records import IRREPRODUCIBLE, Episode
 
 MakeInference: TypeAlias = Callable[[Algorithm, EnvSlice, torch.Generator], PolicyInference]
-Steps = Generator[Rollout | StepWanted | None, None, None]
-"""None after each step, a step for remote environments to take, or finally the rollout."""
+Steps = Generator[Rollout | StepWanted | Noted | None, None, None]
+"""None after each step, a step for remote environments to take, something to record, or finally the
+rollout."""
 
 WAIT_FOR_COMPILER_S = 0.05
 """Before messages are looked at again."""
@@ -93,7 +94,8 @@ class BaseActorExecutor(ABC):
         self._agent_steps: int | UnsetType = UNSET
         self._moments_s: list[float] = []
         self._episodes: tuple[Episode, ...] = ()
-        self._steps: Iterator[Rollout | StepWanted | None] | None = None
+        self._steps: Iterator[Rollout | StepWanted | Noted | None] | None = None
+        self._has_told_failure = False
         self._awaits_step = False
         self._sequence = 0
         self._total_env_steps = 0
@@ -151,6 +153,8 @@ class BaseActorExecutor(ABC):
         deadline_s = time.monotonic() + budget_s
         with self._keeps_no_gradient():
             for item in self._steps:
+                if isinstance(item, Noted):
+                    return [item]
                 if isinstance(item, StepWanted):
                     self._awaits_step = True
                     return [item]
@@ -161,18 +165,26 @@ class BaseActorExecutor(ABC):
                     break
         return []
 
-    def _look_for(self, job: CompileJob | None, use: Callable[[Library], None]) -> Iterator[None]:
-        """Uses a compiled function once there is one; with a fixed lag, waits for it."""
-        if job is None or job.outcome:
+    def _look_for(
+        self, job: CompileJob | None, use: Callable[[Library], None]
+    ) -> Iterator[Noted | None]:
+        """Uses a compiled function once there is one; with a fixed lag, waits for it, and says so
+        if there is none because of a fault."""
+        if job is None:
             return
-        is_there = job.poll()
-        while self._blueprint.experiment.staleness.is_fixed and not is_there:
-            yield None
-            job.wait_within(WAIT_FOR_COMPILER_S)
-            is_there = job.poll()
-        if is_there:
-            job.tell(use)
-            self._start_s = self._clock.now_s()
+        is_fixed = self._blueprint.experiment.staleness.is_fixed
+        while not job.outcome:
+            if job.poll():
+                job.tell(use)
+                self._start_s = self._clock.now_s()
+            elif is_fixed:
+                yield None
+                job.wait_within(WAIT_FOR_COMPILER_S)
+            else:
+                return
+        if is_fixed and job.irreproducible and not self._has_told_failure:
+            self._has_told_failure = True
+            yield Noted(IRREPRODUCIBLE, job.irreproducible)
 
     def _abandon(self) -> RolloutAbandoned:
         duration_s = self._clock.now_s() - self._start_s

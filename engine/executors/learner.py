@@ -61,6 +61,7 @@ from engine.roles.events import (
 from engine.rollout import Priorities, Rollout, Samples, Weights
 from engine.timing import BATCHING, OFF, WEIGHTS, Sections
 from engine.trace.checkpoint_file import check_identity
+from engine.trace.records import IRREPRODUCIBLE
 from engine.trace.warm_start import WarmStart
 from engine.wire.frames import allocate_framed
 
@@ -421,7 +422,7 @@ class LearnerExecutor:
             self._compile_job = job = CompileJob(self._blueprint, self._uncompiled.pop(0))
             if not job.outcome:
                 break
-            told.append(self._tell_outcome(job))
+            told += self._tell_outcome(job)
             self._forget_the_rest_unless(job.library)
         return told
 
@@ -434,16 +435,19 @@ class LearnerExecutor:
             return []
         told = self._tell_outcome(job)
         self._forget_the_rest_unless(job.library)
-        return [told, *self._compile_next()]
+        return [*told, *self._compile_next()]
 
     def _forget_the_rest_unless(self, library: Library | None) -> None:
         """What keeps one function from being compiled keeps the others from it as well."""
         if library is None:
             self._uncompiled.clear()
 
-    def _tell_outcome(self, job: CompileJob) -> Noted:
+    def _tell_outcome(self, job: CompileJob) -> list[Event]:
         use = self._use_steps if job.kind == "steps" else self._use_preparing
-        return Noted("compiled" if job.library else "eager", job.tell(use))
+        told = Noted("compiled" if job.library else "eager", job.tell(use))
+        if self._prepares and job.irreproducible:
+            return [told, Noted(IRREPRODUCIBLE, job.irreproducible)]
+        return [told]
 
     def _use_steps(self, library: Library) -> None:
         self._state.steps = steps = CompiledSteps(library)

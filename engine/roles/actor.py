@@ -39,8 +39,16 @@ from engine.roles.commands import (
     TakeStep,
     Wake,
 )
-from engine.roles.events import Event, RolloutAbandoned, RolloutCollected, StepWanted, TimerFired
+from engine.roles.events import (
+    Event,
+    Noted,
+    RolloutAbandoned,
+    RolloutCollected,
+    StepWanted,
+    TimerFired,
+)
 from engine.roles.wanted_weights import ExactWeights, NewestWeights, WantedWeights
+from engine.trace.records import Event as TraceEvent
 from engine.trace.records import Production
 
 RETRY_S = 2.0
@@ -108,6 +116,7 @@ class ActorRole:
         | StepWanted (remote environments) | Send(StepRequested), Wake |
         | StepTaken | TakeStep |
         | RolloutCollected | Send(RolloutArrived, Report), Wake |
+        | Noted | Send(Report) |
         | TimerFired | the unanswered requests again, Wake |
         | Stop | AbandonRollout |
         | RolloutAbandoned | Send(Report, Stopped) |
@@ -130,6 +139,9 @@ class ActorRole:
                 return self._step_taken(event)
             case RolloutCollected():
                 return self._collected_rollout(event, now_s)
+            case Noted(kind=kind, detail=detail):
+                row = TraceEvent(t_s=now_s, kind=kind, host="", role=self.address, detail=detail)
+                return [Send(COORDINATOR, Report(address=self.address, records=[row]))]
             case TimerFired():
                 return self._ask() if self._state is _State.WAITING else self._ask_for_step()
             case Stop():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,9 +26,16 @@ def left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> list[GraphModule]:
     return left
 
 
-def compiled(function: Callable[..., tuple[()]], arguments: list[Tensor], directory: Path) -> str:
+def compiled(
+    function: Callable[..., tuple[()]],
+    arguments: list[Tensor],
+    directory: Path,
+    *,
+    adapts: bool = True,
+) -> str:
     graph = make_fx(function, tracing_mode="fake")(*arguments)
-    return compiler.compile_graph(graph, tuple(arguments), directory / "made.so", directory)
+    made = directory / "made.so"
+    return compiler.compile_graph(graph, tuple(arguments), made, directory, adapts=adapts)
 
 
 def layer(x: Tensor, w: Tensor, to: Tensor) -> tuple[()]:
@@ -52,6 +60,25 @@ def test_other_operations_are_left_to_pytorch(tmp_path: Path, left_to_pytorch: l
 
     line = compiled(ordered, [torch.randn(5), torch.zeros(5)], tmp_path)
     assert line.startswith("by PyTorch's compiler: aten.sort")
+    assert len(left_to_pytorch) == 1
+
+
+@pytest.mark.parametrize("failing", ["build", "ProductKernel"])
+def test_a_failed_compiler_is_replaced_by_pytorch_only_where_results_may_differ(
+    tmp_path: Path,
+    left_to_pytorch: list[GraphModule],
+    monkeypatch: pytest.MonkeyPatch,
+    failing: str,
+):
+    def fails(*_: object) -> None:
+        raise subprocess.CalledProcessError(1, "g++")
+
+    monkeypatch.setattr(compiler, failing, fails)
+    arguments = [torch.randn(40, 16), torch.randn(8, 16), torch.zeros(8)]
+    compiled(layer, arguments, tmp_path)
+    assert len(left_to_pytorch) == 1
+    with pytest.raises(subprocess.CalledProcessError):
+        compiled(layer, arguments, tmp_path, adapts=False)
     assert len(left_to_pytorch) == 1
 
 

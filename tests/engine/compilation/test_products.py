@@ -285,7 +285,7 @@ def test_where_results_must_be_equal_everywhere_nothing_is_measured(
 ):
     monkeypatch.setattr(product_kernel, "_least_seconds", None)
     graph = trace_steps(blueprint_of("ppo")).graph
-    chosen, line = compiler._fastest_products(graph, tmp_path, 1, measures=False)
+    chosen, line = compiler._fastest_products(graph, tmp_path, 1, adapts=False)
     assert chosen is not None
     assert chosen.is_faster_in_all
     assert operations(graph).count("tianji.product.default") == 10
