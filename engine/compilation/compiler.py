@@ -16,7 +16,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from types import FrameType
@@ -33,7 +34,7 @@ from engine.algorithms.returns import accumulated
 from engine.blueprint import Blueprint, make_blueprint
 from engine.compilation.compile_job import CompileOrder
 from engine.compilation.host_code import ACCUMULATE, SCAN, compile_object, found_by_linkers
-from engine.compilation.library import Kind, num_threads_of, put_library
+from engine.compilation.library import Kind, function_of, num_threads_of, put_library
 from engine.compilation.native.build import build, native_source
 from engine.compilation.native.places import UnsupportedError
 from engine.compilation.native_calls import rules_of_calls
@@ -68,7 +69,23 @@ def write_library(blueprint: Blueprint, kind: Kind, library: Path, workspace: Pa
         num_threads,
         adapts=not blueprint.experiment.staleness.is_fixed,
     )
+    call_once(made, traced.arguments)
     put_library(made, traced.signature, library, products)
+
+
+def call_once(made: Path, arguments: Sequence[Tensor]) -> None:
+    """Calls a library with copies of the arguments that it was traced with.
+
+    Raises:
+        RuntimeError, OSError: It cannot be loaded or called.
+    """
+    copies = [
+        torch.empty_strided(each.shape, each.stride(), dtype=each.dtype) for each in arguments
+    ]
+    for copy, each in zip(copies, arguments, strict=True):
+        copy.copy_(each)
+    with suppress(IndexError):  # what it was traced with may be no indices
+        function_of(made).call(copies)
 
 
 def compile_graph(
@@ -128,6 +145,7 @@ def _compile_loops(graph: GraphModule, made: Path, workspace: Path, kernel: Prod
     """
     if not kernel.is_faster_in_all:
         raise UnsupportedError("its products are faster")
+    graph = GraphModule(graph, deepcopy(graph.graph))
     replace_products(graph, kernel.can)
     source = native_source(graph, rules_of_calls(kernel.num_threads))
     objects = [kernel.object]
@@ -153,7 +171,8 @@ def compile_by_pytorch(
         graph = without_own_operations(graph, arguments)
     with torch.no_grad(), found_by_linkers(workspace):
         torch._inductor.aot_compile(graph, arguments, options=options)
-    if made.with_suffix(".json").exists():
+    # PyTorch writes such a file of the operations that a library asks it for.
+    if made.with_suffix(".json").exists() or any(made.parent.glob("*.wrapper.json")):
         raise RuntimeError("it calls operations that a library cannot call")
 
 

@@ -139,7 +139,7 @@ class Library:
     def __init__(self, path: Path) -> None:
         seal = _check_sealed(path)
         self.signature, self.products = seal.signature, seal.products
-        self.function = _function_of(path)
+        self.function = function_of(path)
 
     def call(self, arguments: list[Tensor]) -> None:
         """Calls it; the arguments must match its signature."""
@@ -158,8 +158,12 @@ class Function(Protocol):
     def scan(self, fixed: Sequence[Tensor], rows: Sequence[Tensor]) -> None: ...
 
 
-def _function_of(path: Path) -> Function:
-    """That of a library of either kind."""
+def function_of(path: Path) -> Function:
+    """That of a library of either kind.
+
+    Raises:
+        OSError, RuntimeError: It cannot be loaded.
+    """
     try:
         return NativeFunction(path)
     except AttributeError:

@@ -8,22 +8,24 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch.fx import Node
 
-from engine.compilation.native.lowering import Lowering, Rule, name_of
+from engine.compilation.native.lowering import Lowering, Rule, plain_name_of
 from engine.compilation.native.places import (
     Buffer,
     FunctionCall,
     StridedPlace,
     UnsupportedError,
+    product_of,
     whole,
 )
-from engine.compilation.products import NOTHING, numbers_of
+from engine.compilation.products import NOTHING, is_bias_of, numbers_of
 
 
 def rules_of_calls(num_threads: int) -> Mapping[str, Rule]:
     """What lowers both, by the name of the operation; so many threads may share a product."""
 
     def matrix_product(lowering: Lowering, node: Node, to: StridedPlace | None) -> None:
-        bias, a, b = node.args if name_of(node) == "addmm" else (None, *node.args)
+        is_sum = plain_name_of(node) == "addmm"
+        bias, a, b = node.args if is_sum else (None, *node.args)
         if node.kwargs:
             raise UnsupportedError(f"{node.target} with factors")
         _multiply(lowering, (a, b, bias, None, NOTHING), to, num_threads)
@@ -39,22 +41,32 @@ def _accumulate(lowering: Lowering, node: Node, to: StridedPlace | None) -> None
     """See `engine.algorithms.returns`."""
     assert to is not None
     builder = lowering.builder
-    delta, trace = (builder.packed(lowering.place(each)) for each in node.args)
+    delta, trace = (lowering.place(each) for each in node.args)
     if {delta.dtype, trace.dtype, to.dtype} != {torch.float32} or not to.is_contiguous:
         raise UnsupportedError(f"{node.target} of {to.dtype}")
-    builder.operations.append(FunctionCall("tianji_accumulate", to, (delta, trace), to.sizes))
+    reads = (builder.packed(delta), builder.packed(trace.expanded(to.sizes)))
+    numbers = (to.sizes[0], product_of(to.sizes[1:]))
+    builder.operations.append(FunctionCall("tianji_accumulate", to, reads, numbers))
 
 
 def _multiply(
     lowering: Lowering, arguments: Sequence[object], to: StridedPlace | None, num_threads: int
 ) -> None:
-    """A call of the kernel; see `engine.compilation.products.product`."""
+    """A call of the kernel; see `engine.compilation.products.product`. It adds a bias that is the
+    same in each row, and a loop adds all others."""
     assert to is not None
     builder = lowering.builder
     left, right = (lowering.place(factor) for factor in arguments[:2])
     bias, beside = (None if each is None else lowering.place(each) for each in arguments[2:4])
     then = arguments[4]
     assert isinstance(then, int)
+    if bias is not None and not is_bias_of(bias.sizes, to.sizes):
+        if then != NOTHING:
+            raise UnsupportedError("a bias of another shape")
+        total = builder.contiguous(to.sizes, to.dtype)
+        _multiply(lowering, (*arguments[:2], None, None, NOTHING), total, num_threads)
+        builder.compute("{0} + {1}", [total, bias], to)
+        return
     if to.dtype != torch.float32 or left.dtype != to.dtype or not to.is_contiguous:
         raise UnsupportedError(f"a product of {to.dtype}")
     if 1 not in [
@@ -62,8 +74,6 @@ def _multiply(
     ]:
         right = builder.copy(right, whole(Buffer(right.dtype, right.num_entries), right.sizes))
     bias, beside = (place and builder.packed(place) for place in (bias, beside))
-    if bias is not None and bias.num_entries not in (to.sizes[-1], to.sizes[-1] * to.sizes[0]):
-        raise UnsupportedError("a bias of another shape")
     numbers = numbers_of(
         (left.sizes, left.strides),
         (right.sizes, right.strides),

@@ -182,7 +182,8 @@ def _with_what_follows(
     user = _only_user(node)
     if bias is None and user is not None and user.target is aten.add.Tensor and not user.kwargs:
         others = [other for other in user.args if other is not node]
-        if len(others) == 1 and _is_bias(others[0], user):
+        is_as_wide = _value(user).shape == _value(node).shape
+        if is_as_wide and len(others) == 1 and _is_bias(others[0], user):
             assert isinstance(others[0], Node)
             bias, nodes = others[0], [*nodes, user]
             user = _only_user(user)
@@ -216,14 +217,21 @@ def _is_bias(other: object, node: Node) -> bool:
         return False
     if not _value(other).dtype == _value(node).dtype == torch.float32:
         return False
-    shape, whole = _value(other).shape, _value(node).shape
-    is_one = shape in (whole[-1:], (1, whole[-1]))
-    return is_one or (len(whole) == 3 and shape == (whole[0], 1, whole[2]))
+    return is_bias_of(_value(other).shape, _value(node).shape)
+
+
+def is_bias_of(shape: Sequence[int], product: Sequence[int]) -> bool:
+    """Whether a product of these sizes can have a bias of that shape: [N], [1, N] or [C, 1, N]."""
+    is_one = tuple(shape) in (tuple(product[-1:]), (1, product[-1]))
+    return is_one or (len(product) == 3 and tuple(shape) == (product[0], 1, product[2]))
 
 
 def _is_gradient(user: Node, node: Node) -> bool:
     """Whether a node is the gradient of an activation, of one that is a product."""
     if user.target not in _GRADIENTS or user.args[0] is not node:
+        return False
+    beside = user.args[1]
+    if not isinstance(beside, Node) or _value(beside).shape != _value(node).shape:
         return False
     return user.args[1] is not node and tuple(user.args[2:]) in ((), (0,))
 

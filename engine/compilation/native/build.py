@@ -15,8 +15,9 @@ from engine.compilation.native.rules import RULES
 from engine.compilation.native.source import source_of
 
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp-simd", "-pthread", "-shared")
-_FLOATS = ("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros")
-"""What is given up for vectors: error numbers, signals, and the sign of zeros."""
+_NUMBERS = ("-fwrapv", "-fno-math-errno", "-fno-trapping-math")
+"""Integers overflow as PyTorch's do; for vectors, error numbers and signals are given up. Not the
+sign of zeros: without it, GCC also takes NaN times 0 for 0."""
 
 
 def native_source(graph: GraphModule, more: Mapping[str, Rule]) -> str:
@@ -43,5 +44,5 @@ def build(source: str, compiler: str, objects: Sequence[Path], made: Path) -> No
     """
     written = made.with_suffix(".cpp")
     written.write_text(source)
-    command = [compiler, *_FLAGS, *_FLOATS, str(written), *map(str, objects), "-o", str(made)]
+    command = [compiler, *_FLAGS, *_NUMBERS, str(written), *map(str, objects), "-o", str(made)]
     subprocess.run(command, check=True, capture_output=True)

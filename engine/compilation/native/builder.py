@@ -46,8 +46,11 @@ class Builder:
         to: StridedPlace,
         reduction: str | None = None,
     ) -> StridedPlace:
-        """Adds one value for each entry of `to`; operands are broadcast to it."""
+        """Adds one value for each entry of `to`; operands are broadcast to it. A sum of one value
+        is that value."""
         sizes = to.sizes
+        if product_of(sizes) == 1:
+            reduction = None
         reads = tuple(
             operand if isinstance(operand, Access) else Access(operand.expanded(sizes))
             for operand in operands

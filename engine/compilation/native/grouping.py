@@ -93,7 +93,9 @@ def _is_ordered(later: Operation, earlier: Operation) -> bool:
 
 def _fits(later: Elementwise, earlier: Elementwise) -> bool:
     """Whether both can share a loop, the earlier one first: all that they have in common is the
-    same entry in each iteration."""
+    same entry in each iteration, and no sum, which is not there before the loop ends."""
+    if earlier.reduction is not None and _is_ordered(later, earlier):
+        return False
     pairs = [(Access(place_written(earlier)), read) for read in later.reads]
     pairs += [(read, Access(place_written(later))) for read in earlier.reads]
     pairs += [(Access(place_written(earlier)), Access(place_written(later)))]

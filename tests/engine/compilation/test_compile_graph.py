@@ -82,6 +82,33 @@ def test_a_failed_compiler_is_replaced_by_pytorch_only_where_results_may_differ(
     assert len(left_to_pytorch) == 1
 
 
+def test_what_is_left_to_pytorch_keeps_its_products(
+    tmp_path: Path, left_to_pytorch: list[GraphModule], monkeypatch: pytest.MonkeyPatch
+):
+    """The kernel's are those that are faster one by one, and not all that loops would call."""
+    seconds = product_kernel._Seconds(theirs=1e-6, ours=1.05e-6)
+    monkeypatch.setattr(product_kernel.ProductKernel, "_measure", lambda *_: seconds)
+
+    def rounded(x: Tensor, w: Tensor, to: Tensor) -> tuple[()]:
+        to.copy_((x @ w).floor())
+        return ()
+
+    arguments = [torch.randn(8, 6), torch.randn(6, 5), torch.zeros(8, 5)]
+    assert "aten.floor" in compiled(rounded, arguments, tmp_path)
+    (graph,) = left_to_pytorch
+    assert "tianji" not in str(graph.graph)
+
+
+def test_a_library_that_cannot_be_called_is_found_out(tmp_path: Path):
+    """Its C++ calls a function that is not there."""
+    source = 'extern "C" int nowhere(); extern "C" int tianji_scan() { return nowhere(); }'
+    (tmp_path / "made.cpp").write_text(source)
+    command = ["g++", "-fPIC", "-shared", "-Wl,-z,now", "made.cpp", "-o", "made.so"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    with pytest.raises(OSError, match="nowhere"):
+        compiler.call_once(tmp_path / "made.so", (torch.zeros(2),))
+
+
 def test_products_that_pytorch_computes_faster_are_left_to_it(
     tmp_path: Path, left_to_pytorch: list[GraphModule], monkeypatch: pytest.MonkeyPatch
 ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,8 +11,13 @@ import pytest
 import torch
 
 from engine.blueprint import Blueprint, make_blueprint
+from engine.compilation import compiler
 from engine.compilation.compile_job import CompileJob
 from engine.compilation.compiled import CompiledSteps
+from engine.compilation.library import Kind
+from engine.compilation.native import build
+from engine.compilation.native.function import NativeFunction
+from engine.compilation.product_kernel import ProductKernel
 from engine.compilation.staging import SampleStaging, Staging
 from engine.compilation.traces import TRACE, kinds_of
 from engine.spec import CoreSpec, EnvSpec, Experiment, NetworkSpec, StalenessSpec
@@ -114,3 +120,42 @@ def test_a_library_agrees_with_eager_steps(
     steps = CompiledSteps(job.library)
     monkeypatch.setattr(steps, "_eager", None)  # it fits, so nothing is done in eager mode
     check_equal_training(blueprint, steps)
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> ProductKernel:
+    return ProductKernel(tmp_path_factory.mktemp("kernel"))
+
+
+def random_arguments(zeros: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    random = torch.Generator().manual_seed(1)
+    return [
+        each + 0.3 * torch.rand(each.shape, generator=random)
+        if each.is_floating_point()
+        else torch.rand(each.shape, generator=random) < 0.7
+        if each.dtype == torch.bool
+        else each.clone()
+        for each in zeros
+    ]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("core", ["gru", "lstm"])
+@pytest.mark.parametrize("kind", ["act", "steps", "prepare"])
+def test_loops_of_memory_compute_what_pytorch_does(
+    kind: Kind,
+    core: str,
+    kernel: ProductKernel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    flags = [flag for flag in build._FLAGS if flag not in ("-O3", "-march=native")]
+    monkeypatch.setattr(build, "_FLAGS", flags)  # a tenth of the time
+    traced = TRACE[kind](with_memory("ppo", core))
+    expected, found = (random_arguments(traced.arguments) for _ in range(2))
+    compiler._compile_loops(traced.graph, tmp_path / "made.so", tmp_path, kernel)
+    with torch.no_grad():
+        traced.graph(*expected)
+    NativeFunction(tmp_path / "made.so").call(found)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=TOLERANCE, rtol=1e-4)

@@ -181,6 +181,16 @@ def test_other_sums_of_products_are_no_biases(other: Tensor):
     assert "aten.add.Tensor" in operations(graph)
 
 
+@pytest.mark.parametrize("sizes", [(5, 3, 1, 6), (1, 3, 1, 6)])
+def test_sums_that_are_wider_than_a_product_are_no_biases(sizes: tuple[int, ...]):
+    rows, depth, columns, wide = sizes
+    arguments = torch.randn(rows, depth), torch.randn(depth, columns), torch.randn(wide)
+    graph = rewritten(lambda x, w, c: (x @ w + c).relu(), *arguments)
+    assert "aten.add.Tensor" in operations(graph)
+    expected = (arguments[0] @ arguments[1] + arguments[2]).relu()
+    torch.testing.assert_close(graph(*arguments), expected)
+
+
 def test_a_product_is_computed_before_what_changes_its_factors():
     def changing(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
         h = x * 2
