@@ -6,10 +6,10 @@ from __future__ import annotations
 def plural(value: int, noun: str) -> str:
     """A number and what it counts.
 
-    >>> plural(1, "env step"), plural(5000, "env step"), plural(0, "process"), plural(2, "replica")
-    ('1 env step', '5,000 env steps', '0 processes', '2 replicas')
+    >>> plural(1, "env step"), plural(5000, "env step"), plural(0, "process"), plural(2, "batch")
+    ('1 env step', '5,000 env steps', '0 processes', '2 batches')
     """
-    ending = "es" if noun.endswith("s") else "s"
+    ending = "es" if noun.endswith(("s", "ch")) else "s"
     return f"{value:,} {noun}{'' if value == 1 else ending}"
 
 

@@ -276,7 +276,7 @@ def _of_sequence(fields: tuple[Field, ...], sequence: SequenceRequest) -> tuple[
 @dataclass
 class LearnerState:
     """Everything that changes during training. A checkpoint is exactly this, without `progress`,
-    `version` and `steps`.
+    `version`, `num_diagnosed` and `steps`.
 
     Attributes:
         network: Its parameters are views on `weights`.
@@ -287,6 +287,7 @@ class LearnerState:
         progress: Share of `stop.env_steps` that all learners have consumed when an update starts,
             in [0, 1]; 0 without that rule. The runtime sets it; a checkpoint does not hold it.
         version: Of the weights when an update starts; the runtime sets it, too.
+        num_diagnosed: Updates of this process with `UpdateResult.ratios`; the runtime counts them.
         replicas: The learners that have the other shares of each batch.
         target: The target network, which follows slowly, and its flat weights; None without one.
             It has the parameters of the network, or those of some of its modules.
@@ -301,6 +302,7 @@ class LearnerState:
     num_updates: int = 0
     progress: float = 0.0
     version: int = 0
+    num_diagnosed: int = 0
     replicas: ReplicaGroup = SINGLE_REPLICA
     target: TargetNetwork | None = None
     steps: StepTaker = field(default_factory=EagerSteps, repr=False)

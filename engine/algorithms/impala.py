@@ -136,7 +136,7 @@ class Impala(ActorCritic):
         step = shared_step(self._step, state.replicas)
         rate = factor(config.learning_rate, config.learning_rate_final, state.progress)
         rate *= scaled.get(RATE_FACTOR, 1.0)
-        is_told = config.diagnostics and is_due(state.num_updates, state.num_updates + 1)
+        is_told = config.diagnostics and is_due(state, 1)
         first = log_ratios(state.network, batch) if is_told else None
         (told,) = state.steps.take(state, step, samples, None, rate)
         metrics = told[: len(_METRICS)]

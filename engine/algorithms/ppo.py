@@ -121,7 +121,7 @@ class Ppo(ActorCritic):
         order = rows_of_epochs(config, batch["valid"].shape, state, bool(self._state_size))
         scaled = self.scaled_rate(samples, state.replicas)
         rate = scaled.get(RATE_FACTOR, 1.0)
-        is_told = config.diagnostics and is_due(state.num_updates, state.num_updates + len(order))
+        is_told = config.diagnostics and is_due(state, len(order))
         first = log_ratios(state.network, batch) if is_told else None
         told = take_epochs(config, state, self._step, samples, order, [DIVERGENCE], rate)
         metrics = state.replicas.sum(told.mean(0))

@@ -100,8 +100,9 @@ class PpoConfig(Spec, frozen=True, kw_only=True):
 
     @property
     def corrects_staleness(self) -> bool:
-        """Whether any of the options that correct for stale samples is in use."""
-        return self.needs_ratio or self.lag_weights
+        """Whether an option is in use that makes up for samples of any age; weights by lag and
+        smaller steps only lessen what these do."""
+        return self.decoupled or self.advantages == "vtrace"
 
 
 METRICS = ("policy_loss", "value_loss", "entropy", "approximate_kl")
@@ -118,7 +119,7 @@ UNREAD_BY_PREPARING = (
     *("max_gradient_norm", "minibatch_steps", "num_epochs", "target_kl", "normalize_advantage"),
 )
 """Those that nothing before the steps reads."""
-CORRECTIONS = ("decoupled=true", "advantages=vtrace", "ess_learning_rate=0.5", "lag_weights=true")
+CORRECTIONS = ("decoupled=true", "advantages=vtrace")
 """Settings that correct for stale samples; see `SampleRequest.corrections`."""
 SCHEDULES = ("learning_rate_final", "clip_range_final", "entropy_coefficient_final")
 ADAM_EPSILON = 1e-5

@@ -189,7 +189,13 @@ class LearnerExecutor:
             start_with(warm_start[1], warm_start[0], self._state)
         self._offered: torch.Tensor | None = None
         self._soundness = Soundness(name)
-        self._watch = None if blueprint.replay else OffPolicyWatch()
+        self._watch = None
+        if not blueprint.replay:
+            samples = blueprint.algorithm.samples()
+            can_correct = bool(samples.corrections) and not samples.corrects_staleness
+            self._watch = OffPolicyWatch(blueprint.experiment.staleness, can_correct=can_correct)
+        self._is_blended = False
+        """Whether the weights have been blended since actors were sent any."""
         self._places = places_of(self._state.network)
         team = blueprint.spaces.team
         self._part = None if team is None or team.own is None else OwnPart(self._state, team)
@@ -238,7 +244,7 @@ class LearnerExecutor:
     def perform(self, command: Command) -> list[Event]:
         match command:
             case ExportWeights(version=version):
-                self._version = version
+                self._version, self._is_blended = version, False
                 exported = self._export(version, self._vector)
                 return [WeightsExported(exported), *self._start_compiling(), *self._be_prepared()]
             case Update(rollouts=rollouts, progress=progress):
@@ -278,6 +284,7 @@ class LearnerExecutor:
 
         For running statistics, the sums behind them are updated in this way.
         """
+        self._is_blended = True
         told = merged.buffer.view(np.float32).copy()
         if self._part is not None:
             self._part.take(torch.from_numpy(told))
@@ -393,8 +400,11 @@ class LearnerExecutor:
         weights, off = self._publish(self._version, self._vector), ""
         ratios = None if result.ratios is None else summarise(result.ratios, lag)
         if ratios is not None:
+            self._state.num_diagnosed += 1
             metrics |= ratios.metrics
-            off = "" if self._watch is None else self._watch.check(self._version, ratios)
+            if self._watch is not None:
+                off = self._watch.check(self._version, ratios, is_blended=self._is_blended)
+        self._is_blended = False
         metrics = self._state.weights.steps.metrics | metrics
         updated = Updated(
             weights=weights,

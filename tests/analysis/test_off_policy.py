@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from engine.trace.records import Episode, Event, Production, Staleness
 from tianji_cli.analysis.old_samples.dropped import (
@@ -12,8 +16,14 @@ from tianji_cli.analysis.old_samples.dropped import (
     dropped_rollouts,
     uneven,
 )
-from tianji_cli.analysis.old_samples.ratios import off_policy_warnings, ratios_by_lag
+from tianji_cli.analysis.old_samples.ratios import (
+    num_ratio_batches,
+    off_policy_warnings,
+    ratios_by_lag,
+)
+from tianji_cli.analysis.run import RunData
 from tianji_cli.analysis.tables import to_frame
+from tianji_cli.render.run.staleness import staleness_tables
 
 PLAIN = {
     **{"t_s": 1.0, "learner": 0, "version": 3, "env_steps": 10, "lag_min": 0, "lag_mean": 0.5},
@@ -41,7 +51,17 @@ def test_ratios_of_batches_are_averaged_over_their_samples():
     assert found[1].ess == pytest.approx((30 * 0.5 + 10 * 0.9) / 40)
     assert (found[1].ratio_max, found[1].log_ratio_first) == (3.0, 0.3)
     assert found[0].clip_fraction is None
+    merged = replace(rows[0], ratio_batches=5)
+    assert [num_ratio_batches(of) for of in (rows, [*rows, merged], [])] == [2, 7, 0]
     assert ratios_by_lag([Staleness(**PLAIN)]) == {}  # type: ignore[arg-type]
+
+
+def test_the_table_says_how_many_batches_it_is_of():
+    rows = [batch(ratios={0: 10.0}, ess={0: 1.0}), Staleness(**PLAIN)]  # type: ignore[arg-type]
+    for of, words in ((rows, "Of 1 batch:"), ([*rows, rows[0]], "Of 2 batches:")):
+        run = cast("RunData", SimpleNamespace(staleness=of, events=[]))
+        (table,) = staleness_tables(run)
+        assert table.note.startswith(words)
 
 
 def test_traces_from_before_there_were_ratios_are_read():

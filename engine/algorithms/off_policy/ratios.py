@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+WINDOW = 20
+"""Updates that are diagnosed first, so that there is something to judge soon."""
 EVERY_STEPS = 256
-"""Optimiser steps of which at most one update is diagnosed; each update with more of them is."""
+"""Optimiser steps of which at most one update is diagnosed then; each with more of them is."""
 EXACT_LAGS = 8
 """Lags below it are told apart; larger ones up to the next power of two are not."""
 MAX_LOG_RATIO = 20.0
@@ -57,10 +60,21 @@ class LogRatios:
         return self.last - self.first if self.is_proximal else self.last
 
 
-def is_due(before: int, after: int) -> bool:
-    """Whether an update is diagnosed that takes a learner from `before` to `after` optimiser steps:
-    the first one, and each that completes another `EVERY_STEPS`, even if it ends early."""
-    return before == 0 or before // EVERY_STEPS != after // EVERY_STEPS
+class Diagnosed(Protocol):
+    """What says when to diagnose; see `engine.algorithms.base.LearnerState`."""
+
+    @property
+    def num_updates(self) -> int: ...
+
+    @property
+    def num_diagnosed(self) -> int: ...
+
+
+def is_due(state: Diagnosed, num_steps: int) -> bool:
+    """Whether the next update of a learner is diagnosed: the first `WINDOW`, then each whose
+    optimiser steps, `num_steps`, complete another `EVERY_STEPS`, even if it ends early."""
+    before, after = state.num_updates, state.num_updates + num_steps
+    return state.num_diagnosed < WINDOW or before // EVERY_STEPS != after // EVERY_STEPS
 
 
 @dataclass(frozen=True)
@@ -73,11 +87,16 @@ class RatioStatistics:
             `engine.trace.records.Staleness`; a bin is named by its smallest lag.
         truncates: Whether the loss limits ratios on one side only, as V-trace does: about half of
             them are then beyond the limit, whatever happens.
+        is_proximal: See `LogRatios`; such ratios do not depend on the age of samples.
+        mismatch: Mean |ln rho| of the samples of lag 0 before the update, which is 0 if what acts
+            and what learns agree; None if there are none.
     """
 
     metrics: dict[str, float]
     by_lag: dict[str, dict[int, float]]
     truncates: bool = False
+    is_proximal: bool = False
+    mismatch: float | None = None
 
 
 def lag_bins(lag: WholeArray) -> WholeArray:
@@ -125,7 +144,9 @@ def summarise(ratios: LogRatios, lag: WholeArray) -> RatioStatistics | None:
             for name, value in sums.described(i).items():
                 by_lag.setdefault(f"{name}_by_lag", {})[least] = value
     truncates = ratios.limits is not None and ratios.limits[0] == -math.inf
-    return RatioStatistics(metrics, by_lag, truncates)
+    own = moved[place == 0] if bins[0] == 0 else moved[:0]
+    mismatch = float(own.mean()) if len(own) else None
+    return RatioStatistics(metrics, by_lag, truncates, ratios.is_proximal, mismatch)
 
 
 @dataclass(frozen=True)

@@ -190,8 +190,7 @@ class QLearning(ABC):
         samples = self._with_beta(self._prepare(state.target, batch), state.progress)
         order = torch.arange(num_updates * batch_size).view(num_updates, batch_size)
         rate = self._learning_rate(state.num_updates) / config.learning_rate
-        after = state.num_updates + num_updates
-        is_told = is_due(state.num_updates, after)
+        is_told = is_due(state, num_updates)
         first = self._log_ratios(state.network, batch) if is_told else None
         told = state.steps.take(
             state, shared_step(self._step, state.replicas), samples, order, rate

@@ -193,7 +193,7 @@ class Ippo:
         order = rows_of_epochs(config, batch["valid"].shape, state, bool(self._state_size))
         divergences = range(DIVERGENCE, len(METRICS) * len(parts), len(METRICS))
         rows = self._rows(samples)
-        is_told = config.diagnostics and is_due(state.num_updates, state.num_updates + len(order))
+        is_told = config.diagnostics and is_due(state, len(order))
         first = self._log_ratios(network, parts) if is_told else None
         told = take_epochs(config, state, self._step, rows, order, divergences, rate)
         metrics = state.replicas.sum(told.mean(0))

@@ -415,20 +415,30 @@ def planned(made: Experiment) -> Blueprint:
     return make_blueprint(replace(made, staleness=graph.cut.staleness), graph.cut)
 
 
-@EACH
-def test_with_any_of_them_ppo_needs_no_bound(options: dict[str, object]):
+@pytest.mark.parametrize("name", ["decoupled", "V-trace", "all"])
+def test_with_those_that_correct_ppo_needs_no_bound(name: str):
+    options = CORRECTIONS[name]
     assert make_algorithm(experiment("correct", **options), discrete_spaces())
     assert planned(experiment("block", "impala", **options)).algorithm.samples().corrects_staleness
 
 
-def test_without_them_the_error_says_what_to_set():
+@pytest.mark.parametrize(
+    "options", [{}, {"ess_learning_rate": 0.5}, {"lag_weights": True}], ids=str
+)
+def test_without_them_the_error_says_what_to_set(options: dict[str, object]):
     with pytest.raises(ConfigError, match="ppo does not correct") as error:
-        make_algorithm(experiment("correct"), discrete_spaces())
+        make_algorithm(experiment("correct", **options), discrete_spaces())
     assert error.value.where == "staleness.mode"
-    assert "algorithm.decoupled=true or algorithm.advantages=vtrace" in str(error.value.fix)
+    wanted = "set algorithm.decoupled=true or algorithm.advantages=vtrace, or another mode"
+    assert error.value.fix == wanted
     with pytest.raises(ConfigError, match="impala does not suit ppo") as error:
-        planned(experiment("block", "impala"))
-    assert "or set algorithm.decoupled=true" in str(error.value.fix)
+        planned(experiment("block", "impala", **options))
+    assert str(error.value.fix).endswith(
+        "or set algorithm.decoupled=true or algorithm.advantages=vtrace"
+    )
+
+
+def test_truncation_levels_are_in_order():
     with pytest.raises(ConfigError, match="max_rho") as error:
         ppo(max_rho=0.5)
     assert error.value.where == "algorithm.max_rho"

@@ -19,6 +19,7 @@ from engine.algorithms.dqn import Dqn, DqnConfig
 from engine.algorithms.impala import Impala, ImpalaConfig
 from engine.algorithms.off_policy.ratios import (
     EVERY_STEPS,
+    WINDOW,
     LogRatios,
     is_due,
     lag_bins,
@@ -103,6 +104,20 @@ def test_of_ratios_of_one_every_sample_counts():
     assert found.by_lag["ratios_by_lag"] == {0: T * B}
 
 
+def test_acting_and_learning_are_compared_by_the_mean_over_samples_of_lag_0():
+    first = torch.zeros(T, B, dtype=torch.float64)
+    first[0, 0] = -0.9
+    first[:, 1] = 5.0
+    lag = np.array([0, 1, 0, 0])
+    found = summarise(LogRatios(first, first), lag)
+    assert found is not None
+    assert found.by_lag["log_ratio_first_by_lag"][0] == 0.9, "the largest"
+    assert found.mismatch == pytest.approx(0.9 / (3 * T))
+    found = summarise(LogRatios(first, first), lag + 1)
+    assert found is not None
+    assert found.mismatch is None
+
+
 def test_where_no_sample_counts_there_is_nothing_to_say():
     nothing = torch.full((T, B), math.nan)
     assert summarise(LogRatios(nothing, nothing), np.zeros(B, dtype=np.int64)) is None
@@ -122,12 +137,18 @@ def test_bins_are_exact_for_small_lags_and_double_then():
     assert lag_bins(np.array(lags)).tolist() == [0, 1, 7, 8, 8, 16, 16, 32, 512, 1024]
 
 
-def test_one_batch_in_so_many_optimiser_steps_is_summed_up():
+def test_the_first_batches_and_one_in_so_many_optimiser_steps_then_are_summed_up():
     for size in (1, 7, 16, 256, 300):
-        totals = list(range(0, 10 * EVERY_STEPS * size, size))
-        due = [after for before, after in itertools.pairwise(totals) if is_due(before, after)]
-        assert due[0] == size, "the first one"
-        gaps = {after - before for before, after in itertools.pairwise(due[1:])}
+        state = Ppo(PpoConfig(**PPO), NETWORK, discrete_spaces()).init(3)
+        state.num_updates = 10_000  # as of a resumed run: what it judges by begins anew
+        due = []
+        for number in range(WINDOW + 10 * EVERY_STEPS):
+            if is_due(state, size):
+                state.num_diagnosed += 1
+                due.append(number * size)
+            state.num_updates += size
+        assert due[:WINDOW] == [number * size for number in range(WINDOW)]
+        gaps = {after - before for before, after in itertools.pairwise(due[WINDOW:])}
         assert max(gaps) < EVERY_STEPS + size
         assert min(gaps) >= max(size, EVERY_STEPS - size)
 
@@ -255,7 +276,6 @@ def test_learners_with_unequal_shares_report_their_own_samples(target_kl: float 
     update = algorithm.update
 
     def recording(state: object, batch: object) -> object:
-        state.num_updates = 0  # type: ignore[attr-defined]  # so that it is due
         result = update(state, batch)  # type: ignore[arg-type]
         assert result.ratios is not None
         found.append((batch["valid"], result.ratios.last))  # type: ignore[index]

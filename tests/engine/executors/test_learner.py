@@ -14,13 +14,22 @@ import torch
 
 from engine.algorithms.base import Batch, LearnerState, UpdateResult
 from engine.algorithms.off_policy.ratios import METRICS as RATIOS
+from engine.algorithms.off_policy.ratios import WINDOW, RatioStatistics
 from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
 from engine.errors import ConfigError
 from engine.executors.learner import PARTS, LearnerExecutor, Staging
 from engine.progress import MeanReturn, RunCounters
-from engine.roles.commands import ExportWeights, Quit, SaveCheckpoint, Update, UpdateFromSamples
-from engine.roles.events import CheckpointWritten, Updated, WeightsExported
+from engine.roles.commands import (
+    BlendModel,
+    ExportModel,
+    ExportWeights,
+    Quit,
+    SaveCheckpoint,
+    Update,
+    UpdateFromSamples,
+)
+from engine.roles.events import CheckpointWritten, ModelExported, Updated, WeightsExported
 from engine.rollout import Field, Layout, Rollout, Samples, SamplesInfo
 from engine.spec import EnvSpec
 from engine.testing import SCRIPTED_ENV, make_experiment, make_rollout
@@ -91,21 +100,48 @@ def test_every_update_raises_the_version_by_one_and_exports_what_was_learnt(
     first = export(executor).copy()
     events = [
         train(executor, random_rollout(blueprint, 2 * i), random_rollout(blueprint, 2 * i + 1))
-        for i in range(3)
+        for i in range(WINDOW + 1)
     ]
-    assert [event.weights.version for event in events] == [1, 2, 3]
-    assert [event.num_updates for event in events] == [2, 4, 6], "two minibatches each"
+    assert [event.weights.version for event in events[:3]] == [1, 2, 3]
+    assert [event.num_updates for event in events[:3]] == [2, 4, 6], "two minibatches each"
     assert {event.samples_trained for event in events} == {80}
     exported = [first, *(event.weights.buffer.view(np.float32) for event in events)]
     for before, after in itertools.pairwise(exported):
         assert not np.array_equal(before, after), "no buffer is written to again"
     reported = {"policy_loss", "value_loss", "entropy", "approximate_kl"}
     every = {*reported, "gradient_norm", "learning_rate"}
-    assert set(events[0].metrics) == {*every, *RATIOS}, "of the first batch"
-    assert set(events[1].metrics) == every, "until 256 optimiser steps later"
+    for event in events[:-1]:
+        assert set(event.metrics) == {*every, *RATIOS}, "of the first batches"
+    assert set(events[-1].metrics) == every, "until 256 optimiser steps later"
     assert set(events[0].ratios_by_lag["ess_by_lag"]) == {0}
-    assert not events[1].ratios_by_lag
-    assert [event.num_updates_before for event in events] == [0, 2, 4]
+    assert not events[-1].ratios_by_lag
+    assert [event.num_updates_before for event in events[:3]] == [0, 2, 4]
+
+
+def test_after_a_merged_model_was_blended_in_no_policy_is_the_one_that_acted(
+    blueprint: Blueprint, executor: LearnerExecutor, monkeypatch: pytest.MonkeyPatch
+):
+    blended: list[bool] = []
+    watch = executor._watch
+    assert watch is not None
+
+    def check(version: int, ratios: RatioStatistics, *, is_blended: bool) -> str:
+        blended.append(is_blended)
+        return ""
+
+    monkeypatch.setattr(watch, "check", check)
+    rollouts = random_rollout(blueprint, 1), random_rollout(blueprint, 2)
+    export(executor)
+    train(executor, *rollouts)
+    (offered,) = executor.perform(ExportModel())
+    assert isinstance(offered, ModelExported)
+    executor.perform(BlendModel(offered.weights))
+    train(executor, *rollouts)
+    train(executor, *rollouts)
+    executor.perform(BlendModel(offered.weights))
+    export(executor, 3)
+    train(executor, *rollouts)
+    assert blended == [False, True, False, False]
 
 
 def test_figures_that_an_algorithm_gives_as_tensors_become_numbers(

@@ -59,6 +59,12 @@ def ratios_by_lag(rows: Sequence[Staleness]) -> dict[int, RatiosOfLag]:
     return dict(sorted(found.items()))
 
 
+def num_ratio_batches(rows: Sequence[Staleness]) -> int:
+    """How many batches have ratios; a row of an older version, or a detailed one, is one."""
+    counts = [row.ratio_batches for row in rows if row.ratios_by_lag is not UNSET]
+    return sum(1 if count is UNSET else count for count in counts)
+
+
 def off_policy_warnings(events: Sequence[Event]) -> list[str]:
     """What learners found to be off, the last finding of each; empty if nothing was."""
     last = {row.role: row for row in events if row.kind == OFF_POLICY}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.trace.records import Episode, Production
+from engine.wording import plural
 from tianji_cli import units
 from tianji_cli.analysis.old_samples.dropped import (
     dropped_by_actor,
@@ -14,7 +15,11 @@ from tianji_cli.analysis.old_samples.dropped import (
     dropped_rollouts,
     uneven,
 )
-from tianji_cli.analysis.old_samples.ratios import RatiosOfLag, ratios_by_lag
+from tianji_cli.analysis.old_samples.ratios import (
+    RatiosOfLag,
+    num_ratio_batches,
+    ratios_by_lag,
+)
 from tianji_cli.analysis.run import RunData
 from tianji_cli.analysis.tables import to_frame
 from tianji_cli.render.run.profile import percent
@@ -49,11 +54,11 @@ def staleness_tables(run: RunData) -> list[StalenessTable]:
     """All tables that a run has anything for."""
     tables = []
     if ratios := ratios_by_lag(run.staleness):
-        tables.append(_ratio_table(ratios))
+        tables.append(_ratio_table(ratios, num_ratio_batches(run.staleness)))
     return [*tables, *_drop_tables(run)]
 
 
-def _ratio_table(ratios: dict[int, RatiosOfLag]) -> StalenessTable:
+def _ratio_table(ratios: dict[int, RatiosOfLag], num_batches: int) -> StalenessTable:
     rows = [
         [
             _bin_text(lag),
@@ -70,7 +75,8 @@ def _ratio_table(ratios: dict[int, RatiosOfLag]) -> StalenessTable:
         "Importance ratios by lag",
         RATIO_HEADINGS,
         rows,
-        "Ratios of the probabilities that the learning and the acting policy give to an action,"
+        f"Of {plural(num_batches, 'batch')}: the first ones, and a sample of the rest."
+        " Ratios of the probabilities that the learning and the acting policy give to an action,"
         " after the update; the first log-ratio is the largest before it: at lag 0 it shows how far"
         " acting and learning disagree.",
     )
