@@ -221,10 +221,10 @@ class StalenessSpec(Spec, frozen=True, kw_only=True):
     concurrently, but which rollouts a batch has, in which order, and which weights they were
     collected with is fixed, so equal seeds give equal weights."""
     max_lag: NonNegativeInt = 1
-    """Bound on lag, in weights versions, of `block` and `drop`."""
+    """Bound on lag, in weights versions, of `block` and `drop`; other modes refuse it."""
     lag: NonNegativeInt = 1
     """Lag of every batch of `fixed`, in weights versions; only the first ones, for which there are
-    no weights that old, have less."""
+    no weights that old, have less. Other modes refuse it."""
     max_queued_rollouts: PositiveInt | None = None
     """Rollouts of a group admitted and not yet consumed; the memory bound of every mode. `null`:
     64, or a batch and one per actor if that is more, so that all actors can collect."""
@@ -235,11 +235,16 @@ class StalenessSpec(Spec, frozen=True, kw_only=True):
         return self.mode == "fixed"
 
     @property
+    def bound_key(self) -> Literal["lag", "max_lag"] | None:
+        """The field that bounds lag in this mode; None if nothing does."""
+        if self.is_fixed:
+            return "lag"
+        return "max_lag" if self.mode in ("block", "drop") else None
+
+    @property
     def bound(self) -> int | None:
         """The largest lag that a trained sample can have, in weights versions; None: any."""
-        if self.is_fixed:
-            return self.lag
-        return self.max_lag if self.mode in ("block", "drop") else None
+        return None if self.bound_key is None else getattr(self, self.bound_key)
 
     def queue_length(self, num_actors: int, rollouts_per_batch: int) -> int:
         """The bound on queued rollouts of a group with this many actors."""

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from engine.config.automatic import without_automatic
+from engine.config.unread import refuse_unread_lag
 from engine.config.whole_numbers import kinds_of, with_integers
 from engine.config.yaml_text import KeyPath, parse_text
 from engine.errors import ConfigError
@@ -353,6 +354,9 @@ def _experiment_of(
     experiment = convert_part(data, Experiment, document)
     try:
         check_experiment(experiment)
+        refuse_unread_lag(
+            experiment.staleness, document.data, document.lines.keys(), document.settings
+        )
     except ConfigError as error:
         key_path = tuple(error.where.split("."))
         raise ConfigError(error.what, where=document.where(key_path), fix=error.fix) from error

@@ -28,7 +28,7 @@ STEPS = 80
 PPO = (
     *(f"algorithm.{name}={STEPS}" for name in ("batch_steps", "minibatch_steps")),
     *("algorithm.rollout_steps=10", "env.num_envs=8", "actors=4"),
-    *("stop.return_threshold=null", f"staleness.max_lag={BOUND}"),
+    "stop.return_threshold=null",
 )
 FAST_PRODUCTION = (*PPO, "algorithm.num_epochs=40", f"stop.env_steps={40 * STEPS}")
 FAST_CONSUMPTION = (
@@ -37,6 +37,10 @@ FAST_CONSUMPTION = (
 )
 MANY = "staleness.max_queued_rollouts=1000"
 """Room for all that unbounded actors collect meanwhile: ten times what is consumed."""
+
+
+def bounded(mode: str) -> tuple[str, str]:
+    return f"staleness.mode={mode}", f"staleness.max_lag={BOUND}"
 
 
 def train(tianji, tmp_path: Path, experiment: str, *settings: str) -> tuple[dict, RunData]:
@@ -73,7 +77,7 @@ def oldest(run: RunData) -> int:
 
 @pytest.mark.parametrize("mode", ["block", "drop"])
 def test_the_bound_holds_when_production_is_ten_times_consumption(tianji, tmp_path, mode):
-    _, run = train(tianji, tmp_path, "cartpole_ppo", *FAST_PRODUCTION, f"staleness.mode={mode}")
+    _, run = train(tianji, tmp_path, "cartpole_ppo", *FAST_PRODUCTION, *bounded(mode))
     assert capacity_ratio(run) >= FORCED
     assert oldest(run) <= BOUND
     waited_s = sum(row.wait_s for row in run.production)
@@ -90,7 +94,7 @@ def test_without_a_bound_the_same_production_exceeds_it(tianji, tmp_path):
 
 @pytest.mark.parametrize("mode", ["block", "drop"])
 def test_the_bound_holds_when_consumption_is_ten_times_production(tianji, tmp_path, mode):
-    _, run = train(tianji, tmp_path, "cartpole_ppo", *FAST_CONSUMPTION, f"staleness.mode={mode}")
+    _, run = train(tianji, tmp_path, "cartpole_ppo", *FAST_CONSUMPTION, *bounded(mode))
     assert capacity_ratio(run) <= 1 / FORCED
     assert oldest(run) <= BOUND
     waited_s = sum(row.wait_s for row in run.consumption)

@@ -50,6 +50,10 @@ def refused(tmp_path: Path, *settings: str, text: str = EXPERIMENT) -> ConfigErr
     return error.value
 
 
+def with_staleness(section: str) -> str:
+    return EXPERIMENT.replace("staleness:\n  mode: block", f"staleness: {section}")
+
+
 def parse(text: str) -> Document:
     return parse_yaml(text, source="file.yaml")
 
@@ -265,6 +269,37 @@ def test_rules_across_fields_name_the_key(tmp_path: Path, settings: list[str], w
     error = refused(tmp_path, *settings)
     assert what in error.what
     assert error.where.endswith(key)
+
+
+@pytest.mark.parametrize(
+    ("section", "settings", "key", "fix"),
+    [
+        ("{mode: fixed, max_lag: 0}", [], "max_lag", "set staleness.lag instead"),
+        ("{mode: block, lag: 3}", [], "lag", "set staleness.max_lag instead"),
+        ("{lag: 3}", [], "lag", "set staleness.max_lag instead"),
+        ("{mode: unbounded, max_lag: 1}", [], "max_lag", "leave it out"),
+        ("{mode: block, max_lag: 1}", ["lag=3"], "lag", "set staleness.max_lag instead"),
+        ("{mode: fixed, lag: 1}", ["max_lag=3"], "max_lag", "set staleness.lag instead"),
+    ],
+)
+def test_a_bound_that_the_mode_does_not_read_is_refused(
+    tmp_path: Path, section: str, settings: list[str], key: str, fix: str
+):
+    words = [f"staleness.{setting}" for setting in settings]
+    error = refused(tmp_path, *words, text=with_staleness(section))
+    assert error.what.endswith("does not read it")
+    assert error.where.endswith(f"staleness.{key}")
+    assert error.where.startswith("-s" if settings else str(tmp_path))
+    assert error.fix == fix
+
+
+def test_a_setting_of_the_mode_leaves_the_bound_of_the_files_mode_alone(tmp_path: Path):
+    text = with_staleness("{mode: block, max_lag: 3}")
+    changed = ("staleness.mode=fixed", "staleness.lag=0")
+    assert load(tmp_path, *changed, text=text).staleness.bound == 0
+    assert "max_lag" in refused(tmp_path, "staleness={mode: fixed, max_lag: 0}").where
+    recorded, _ = overlaid_experiment(load(tmp_path, text=text), "run x", changed)
+    assert recorded.staleness.bound == 0
 
 
 def test_a_rule_across_fields_names_the_line_of_the_file(tmp_path: Path):
