@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.classic_control.acrobot import AcrobotEnv
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import VectorEnv
 
@@ -182,6 +183,19 @@ class ArrayMountainCar(ArrayCopies):
         return state
 
 
+_ACROBOT: Mapping[str, object] = {
+    "dt": 0.2,
+    **{f"LINK_{name}_{link}": 1.0 for name in ("LENGTH", "MASS") for link in (1, 2)},
+    **{f"LINK_COM_POS_{link}": 0.5 for link in (1, 2)},
+    "LINK_MOI": 1.0,
+    "MAX_VEL_1": 4 * np.pi,
+    "MAX_VEL_2": 9 * np.pi,
+    "AVAIL_TORQUE": [-1.0, 0.0, 1.0],
+    "torque_noise_max": 0.0,
+    "book_or_nips": "book",
+}
+"""What can be set in the class of the single environment, with what holds here."""
+_GYMNASIUMS = "gymnasium.envs.classic_control."
 _ARRAYS: Mapping[str, Callable[[int, int], VectorEnv[Array, Array, Array]]] = {
     "gymnasium.envs.classic_control.cartpole:CartPoleEnv": ArrayCartPole,
     "gymnasium.envs.classic_control.acrobot:AcrobotEnv": ArrayAcrobot,
@@ -192,11 +206,19 @@ _ARRAYS: Mapping[str, Callable[[int, int], VectorEnv[Array, Array, Array]]] = {
 
 
 def as_arrays(env_id: str, num_envs: int) -> VectorEnv[Array, Array, Array] | None:
-    """Copies of an environment without arguments, as arrays; None if there is no such version."""
+    """Copies of an environment as arrays; None if there is no such version, or if it has arguments,
+    is a vector of the user's own, or has a class with other numbers."""
     registered = gymnasium.registry.get(env_id)
     if registered is None or registered.kwargs or registered.additional_wrappers:
         return None
+    vector = registered.vector_entry_point
+    if vector is not None and not str(vector).startswith(_GYMNASIUMS):
+        return None
     make = _ARRAYS.get(str(registered.entry_point))
     if make is None or registered.max_episode_steps is None:
+        return None
+    if make is ArrayAcrobot and any(
+        getattr(AcrobotEnv, name) != value for name, value in _ACROBOT.items()
+    ):
         return None
     return make(num_envs, registered.max_episode_steps)

@@ -1,7 +1,8 @@
 """Copies of a single environment that step as arrays, and are what stepping each of them gives.
 
 Each copy has random numbers of its own, as single environments have: episodes begin in the same
-states. Arithmetic is that of the original, operation by operation.
+states. Arithmetic is that of the original, operation by operation; NumPy rounds some of them, as
+powers, in another way for arrays than for single numbers, so a last bit can differ.
 """
 
 from __future__ import annotations

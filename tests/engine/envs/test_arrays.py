@@ -5,6 +5,7 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import acrobot
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from engine.envs.arrays.classic_control import as_arrays
@@ -93,3 +94,28 @@ def test_an_id_that_is_registered_anew_is_left_alone() -> None:
         del gymnasium.registry["Acrobot-v99"]
     assert as_arrays("LunarLander-v3", 2) is None
     assert as_arrays("Nothing-v0", 2) is None
+
+
+def test_a_vector_of_the_users_own_is_used() -> None:
+    known = gymnasium.registry["CartPole-v1"]
+    gymnasium.register(
+        "CartPole-v99",
+        entry_point=known.entry_point,
+        vector_entry_point="mine:CartPoles",
+        max_episode_steps=9,
+    )
+    try:
+        assert as_arrays("CartPole-v99", 2) is None
+    finally:
+        del gymnasium.registry["CartPole-v99"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("book_or_nips", "nips"), ("torque_noise_max", 0.1), ("LINK_MASS_2", 2.0)]
+)
+def test_numbers_set_in_the_class_are_respected(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: object
+) -> None:
+    monkeypatch.setattr(acrobot.AcrobotEnv, name, value)
+    plain = make_vector_env(EnvSpec(id="Acrobot-v1", num_envs=2)).unwrapped
+    assert isinstance(plain, SyncVectorEnv)
