@@ -59,6 +59,53 @@ def memory_bytes() -> tuple[int, int]:
     return sizes["MemTotal"], sizes["MemAvailable"]
 
 
+def num_cores() -> int:
+    """Cores that this process may use: those it is bound to, and no more than its groups' quotas
+    of processor time amount to; 1 if unknown."""
+    if not hasattr(os, "sched_getaffinity"):
+        return 1
+    bound = len(os.sched_getaffinity(0))
+    return max(1, min([bound, *(int(quota) for quota in quotas())]))
+
+
+def quotas(root: str = "/") -> list[float]:
+    """Processor time that each control group of this process may have in a second, in seconds.
+
+    In a container the groups' paths can be those of its host: then only the outermost is found.
+    """
+    found = []
+    for line in _lines(root + "proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "cpu") and "cpu" not in controllers.split(","):
+            continue
+        path = path.strip("/")
+        while True:
+            found += _quota(os.path.join(root, "sys/fs/cgroup", controllers, path))
+            if not path:
+                break
+            path = path.rpartition("/")[0]
+    return found
+
+
+def _quota(group: str) -> list[float]:
+    """That of one group, of version 2 or 1; empty if it has none."""
+    words = " ".join(_lines(group + "/cpu.max")).split()
+    if not words:
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        words = [word for name in names for word in _lines(group + "/" + name)]
+    if len(words) != 2 or not all(word.isdigit() for word in words):  # max, or -1
+        return []
+    return [int(words[0]) / int(words[1])] if int(words[1]) else []
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path) as file:
+            return file.read().splitlines()
+    except OSError:
+        return []
+
+
 def gpus() -> list[str]:
     """Names of NVIDIA GPUs, from their driver."""
     if shutil.which("nvidia-smi") is None:
@@ -110,7 +157,7 @@ def facts(directory: str, names: list[str]) -> dict[str, object]:
         "executable": sys.executable,
         "python": platform.python_version(),
         "packages": packages(names),
-        "num_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
+        "num_cores": num_cores(),
         "memory_bytes": total,
         "memory_available_bytes": available,
         "disk_free_bytes": free_bytes(directory),

@@ -220,6 +220,14 @@ def test_what_is_chosen_for_the_hosts_is_shown(tmp_path: Path):
     assert found["cores"] == {"box1": 4, "box2": 4, "box3": 4}
 
 
+def test_with_a_fixed_lag_what_is_left_to_choose_is_said_to_be_the_default(tmp_path: Path):
+    settings = ("-s", "staleness.mode=fixed", "-s", "actors=auto", "-s", "env.num_envs=auto")
+    code, _, errors = plan(tmp_path, *settings)
+    assert code == 0, errors
+    assert "actors=auto is 2, the default: with a fixed lag, no host changes it" in errors
+    assert "env.num_envs=auto is" in errors
+
+
 def test_each_policy_of_a_team_is_told_apart(tmp_path: Path):
     experiment = tmp_path / "team.yaml"
     experiment.write_text(

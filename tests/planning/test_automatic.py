@@ -228,6 +228,17 @@ def test_hosts_without_stated_cores_are_asked() -> None:
     assert [node.name for node in nodes if node.is_closed] == ["box1"]
 
 
+def test_a_host_that_cannot_be_asked_is_said_to_count_as_one_core() -> None:
+    other = msgspec.structs.replace(host("pod", 1), cores=None, connection="kubernetes")
+    inventory = Inventory(source="hosts.yaml", hosts=(host("box0", 2), other))
+    found = sized(experiment("staleness.max_lag=64"), inventory, {ACTORS})
+    assert found.automatic is not None
+    assert found.automatic.unknown == ["pod"]
+    assert found.automatic.cores == {"box0": 2, "pod": 1}
+    (words,) = words_of(found.automatic, inventory)
+    assert "of 3 cores on 2 hosts (cores of pod unknown, taken as 1)" in words
+
+
 def test_an_environment_that_cannot_be_made_here_can_still_have_its_actors_counted() -> None:
     elsewhere = experiment("env.id=nowhere:Nothing-v0")
     found = sized(elsewhere, hosts(2, 4), {ACTORS})

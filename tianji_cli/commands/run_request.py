@@ -13,7 +13,7 @@ from engine.errors import ConfigError, TianJiError
 from engine.search_path import user_directories
 from engine.spec import Experiment
 from engine.trace.warm_start import TakenWeights
-from tianji_cli.commands.sizing import ACTORS, Sized, in_former_places, kept, sized
+from tianji_cli.commands.sizing import ACTORS, NUM_ENVS, Sized, in_former_places, kept, sized
 from tianji_cli.config.inventory import Inventory
 from tianji_cli.config.lookup import find_file, shipped
 from tianji_cli.output import Output
@@ -147,6 +147,7 @@ def load(request: UpRequest, output: Output | None = None) -> Loaded:
     source = _weights_source(request, experiment, document, consent)
     is_number = is_stated and ACTORS not in document.automatic
     notes = notes_of(plan, experiment.actors if is_number else None)
+    notes += _notes_on_defaults(plan.experiment, document, is_resumed=resume_point is not None)
     if experiment.init_from is not None and source is None:
         notes.append("init_from is not used: the run goes on with the weights of its checkpoint")
     return Loaded(
@@ -180,6 +181,20 @@ def _sized(
     if experiment.staleness.is_fixed:
         keys = frozenset()
     return sized(experiment, inventory, keys, directories=directories, num_apart=apart)
+
+
+def _notes_on_defaults(
+    experiment: Experiment, document: Document, *, is_resumed: bool
+) -> list[str]:
+    """Says where `auto` is the default, since the lag is fixed."""
+    if not experiment.staleness.is_fixed:
+        return []
+    used = {ACTORS: experiment.actors, NUM_ENVS: experiment.env.num_envs}
+    keys = document.automatic & document.settings if is_resumed else document.automatic
+    return [
+        f"{'.'.join(key)}=auto is {used[key]}, the default: with a fixed lag, no host changes it"
+        for key in sorted(keys)
+    ]
 
 
 def check_files(request: UpRequest, output: Output | None = None) -> Experiment:

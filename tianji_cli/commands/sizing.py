@@ -31,7 +31,7 @@ from tianji_cli.planning.automatic import (
 from tianji_cli.planning.chosen import Automatic
 from tianji_cli.planning.placement import actors_for_all, head_of, with_named_actors
 from tianji_cli.planning.plan import shares_updates
-from tianji_cli.provisioning.core_counts import core_counts
+from tianji_cli.provisioning.core_counts import are_unknown, core_counts
 from tianji_cli.provisioning.reaching import Connect, Reach
 
 ACTORS: KeyPath = ("actors",)
@@ -114,6 +114,7 @@ def sized(
         num_envs=size.num_envs if NUM_ENVS in keys else None,
         bound=rules.bound_of(size) if seeks_actors else None,
         cores=cores,
+        unknown=[host.name for host in inventory.hosts if cores and are_unknown(host)],
         env_steps_per_s={
             item.num_envs: item.env_steps_per_s for item in work.sizes if item.env_steps_per_s
         },

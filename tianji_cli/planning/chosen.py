@@ -28,6 +28,7 @@ class Automatic(msgspec.Struct, frozen=True, kw_only=True):
         bound: Why there are no more actors: for want of cores, by the bound on lag, since a batch
             is shared by no more or a learner takes no more, or since every host has one already.
         cores: Of each host, as the inventory states or the host says.
+        unknown: Hosts of which neither is so; their `cores` are 1.
         actors_on: Actors on each host, if they were chosen and are separate processes of one group.
         env_steps_per_s: What one actor collected in eager mode, by its number of environments; if
             that was measured.
@@ -38,6 +39,7 @@ class Automatic(msgspec.Struct, frozen=True, kw_only=True):
     num_envs: int | None = None
     bound: Bound | None = None
     cores: dict[str, int] = {}
+    unknown: list[str] = []
     actors_on: dict[str, int] = {}
     env_steps_per_s: dict[int, float] = {}
     learnt_per_s: float | None = None
@@ -69,4 +71,6 @@ def _words_of_actors(actors: int, chosen: Automatic, inventory: Inventory) -> st
     several = f" ({where})" if where else ""
     cores = plural(sum(chosen.cores.values()), "core")
     why = f": {_WORDS_OF_BOUND[chosen.bound]}" if chosen.bound else ""
-    return f"{actors}{several}, of {cores} on {plural(len(chosen.cores), 'host')}{why}"
+    names = ", ".join(chosen.unknown)
+    unknown = f" (cores of {names} unknown, taken as 1)" if names else ""
+    return f"{actors}{several}, of {cores} on {plural(len(chosen.cores), 'host')}{unknown}{why}"
