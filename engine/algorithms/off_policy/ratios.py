@@ -110,7 +110,8 @@ def lag_bins(lag: WholeArray) -> WholeArray:
 
 
 def summarise(ratios: LogRatios, lag: WholeArray) -> RatioStatistics | None:
-    """Sums up the ratios of an update; None if no sample counts.
+    """Sums up the ratios of an update; None if no sample counts, as those do not that are infinite:
+    something in the batch was no number.
 
     Args:
         ratios: Of the update.
@@ -123,7 +124,7 @@ def summarise(ratios: LogRatios, lag: WholeArray) -> RatioStatistics | None:
     if lag.ndim == 1:
         inverse = inverse.reshape(-1, *(1 for _ in last.shape[2:]))
     places = np.broadcast_to(inverse, last.shape)
-    counts_last, counts_first = ~np.isnan(last), ~np.isnan(first)
+    counts_last, counts_first = np.isfinite(last), np.isfinite(first)
     log_ratio, place = np.minimum(last[counts_last], MAX_LOG_RATIO), places[counts_last]
     if not len(log_ratio):
         return None

@@ -132,6 +132,17 @@ def test_ratios_beyond_any_number_stay_finite():
     assert found.metrics["ess"] == pytest.approx(1 / (T * B), rel=1e-3)
 
 
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_what_is_no_number_does_not_count(value: float):
+    last = torch.full((T, B), 0.5)
+    last[0, 0] = value
+    found = summarise(LogRatios(last, last, (-0.1, 0.1)), np.zeros(B, dtype=np.int64))
+    assert found is not None
+    assert found.by_lag["ratios_by_lag"] == {0: T * B - 1}
+    assert found.by_lag["behaviour_kl_by_lag"] == pytest.approx({0: math.exp(0.5) - 1.5})
+    assert found.mismatch == 0.5
+
+
 def test_bins_are_exact_for_small_lags_and_double_then():
     lags = [0, 1, 7, 8, 15, 16, 31, 32, 1023, 1024]
     assert lag_bins(np.array(lags)).tolist() == [0, 1, 7, 8, 8, 16, 16, 32, 512, 1024]

@@ -16,6 +16,7 @@ import torch
 from engine.algorithms.base import LearnerState
 from engine.algorithms.gradient import EagerSteps, Step
 from engine.algorithms.networks import RunningStatistics
+from engine.algorithms.off_policy.ratios import METRICS as RATIOS
 from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock
 from engine.compilation.tracing import record
@@ -180,6 +181,8 @@ def test_what_is_no_number_in_a_batch_moves_nothing(
     assert noted.kind == "not-finite"
     assert noted.detail.startswith("update 2: ")
     assert f"from a {field} of {value:g}" in noted.detail
+    by_lag = updated.ratios_by_lag.values()
+    assert all(math.isfinite(value) for values in by_lag for value in values.values())
     after = executor._state.weights.vector.detach()
     assert torch.isfinite(after).all()
     if " 2 of 2 optimiser steps" in noted.detail:
@@ -189,7 +192,7 @@ def test_what_is_no_number_in_a_batch_moves_nothing(
     (again,) = train(executor, blueprint)
     assert isinstance(again, Updated)
     reported = {"policy_loss", "value_loss", "entropy", "approximate_kl"}
-    assert set(again.metrics) == {*reported, "gradient_norm", "learning_rate"}
+    assert set(again.metrics) == {*reported, *RATIOS, "gradient_norm", "learning_rate"}
     executor.close()
 
 
