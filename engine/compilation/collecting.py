@@ -142,6 +142,17 @@ class _CollectFunction:
             after = self._held.tensors()
         for to, values in zip(written, results, strict=True):
             to.copy_(values)
-        for old, new in zip(held, after, strict=True):
-            if new is not old:
-                old.copy_(new)
+        put_back(held, after)
+
+
+def put_back(held: Sequence[Tensor], after: Sequence[Tensor]) -> None:
+    """Copies what is held after a step to where it is held. Tensors may have changed places, as an
+    observation that becomes the one before: such are copied elsewhere first."""
+    memory = {each.untyped_storage()._cdata for each in held}
+    changed = [
+        (old, new.clone() if new.untyped_storage()._cdata in memory else new)
+        for old, new in zip(held, after, strict=True)
+        if new is not old
+    ]
+    for old, new in changed:
+        old.copy_(new)

@@ -6,12 +6,13 @@ Imports that compiler, so only what compiles imports this.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
 from torch._inductor import ir
-from torch._inductor.lowering import lowerings
+from torch._inductor.lowering import expand, lowerings
 
 _FUNCTION = "aoti_torch_cpu_tianji_product"
 _NUM_TENSORS, _NUM_INTEGERS = 5, 19
@@ -115,10 +116,11 @@ def lower_accumulate() -> None:
 
 
 def _lowered_accumulate(delta: ir.TensorBox, trace: ir.TensorBox) -> ir.TensorBox:
-    rows, columns = map(int, delta.get_size())
+    sizes = list(map(int, delta.get_size()))
+    trace = expand(trace, sizes)
     inputs = [_Placed(ir.ExternKernel.require_contiguous(each)) for each in (delta, trace)]
-    numbers = [*(each.start for each in inputs), rows, columns]
-    layout = ir.FixedLayout(delta.get_device_or_error(), torch.float32, [rows, columns])
+    numbers = [*(each.start for each in inputs), sizes[0], math.prod(sizes[1:])]
+    layout = ir.FixedLayout(delta.get_device_or_error(), torch.float32, sizes)
     buffers = [each.buffer for each in inputs]
     call = _Call(layout, buffers, numbers, cpp_kernel_name=_ACCUMULATE)
     return ir.TensorBox.create(call)

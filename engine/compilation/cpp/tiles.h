@@ -56,9 +56,9 @@ struct Output {
 // A rational approximation (that of Eigen and XLA), right to a few units of the last place.
 Vector tanh_of(Vector x) {
   const float limit = 7.90531110763549805f;
-  x = x > limit ? limit - Vector{} : x;
-  x = x < -limit ? -limit - Vector{} : x;
-  const Vector s = x * x;
+  Vector y = x > limit ? limit - Vector{} : x;
+  y = y < -limit ? -limit - Vector{} : y;
+  const Vector s = y * y;
   Vector p = s * -2.76076847742355e-16f + 2.00018790482477e-13f;
   p = p * s + -8.60467152213735e-11f;
   p = p * s + 5.12229709037114e-08f;
@@ -68,7 +68,8 @@ Vector tanh_of(Vector x) {
   Vector q = s * 1.19825839466702e-06f + 1.18534705686654e-04f;
   q = q * s + 2.26843463243900e-03f;
   q = q * s + 4.89352518554385e-03f;
-  return x * p / q;
+  const Vector one = 1.0f - Vector{}, most = x > limit ? one : y * p / q;
+  return x < -limit ? -one : most;
 }
 
 Vector load(const float* from, int64_t count) {

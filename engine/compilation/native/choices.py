@@ -57,6 +57,8 @@ def _scatter_add(lowering: Lowering, node: Node, to: StridedPlace | None) -> Non
     rows = (*before.sizes[:axis], 1, *before.sizes[axis + 1 :])
     if index.sizes != rows or added.sizes != rows:
         raise UnsupportedError("scatter_add of several entries")
+    within = lowering.builder.contiguous(rows, to.dtype)
+    _choose(lowering.builder, before, axis, index, within)  # tells what is out of bounds
     places = _positions(before.sizes, axis)
     text = "{0} + ({2} == {1} ? {3} : 0)"
     lowering.builder.compute(text, [before, index, places, added], to)

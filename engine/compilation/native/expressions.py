@@ -33,8 +33,8 @@ def _clamp(arguments: Sequence[object]) -> str:
 
 
 def _remainder(arguments: Sequence[object]) -> str:
-    if not isinstance(arguments[1], int):
-        raise UnsupportedError("a remainder of division by a fraction")
+    if not isinstance(arguments[1], int) or arguments[1] in (0, -1):
+        raise UnsupportedError("a remainder of division by a fraction, 0 or -1")
     return "({0} % {1} + {1}) % {1}"
 
 
@@ -49,7 +49,7 @@ def _lerp(arguments: Sequence[object]) -> str:
 def _elu(arguments: Sequence[object]) -> str:
     if any(each != 1 for each in arguments[1:]):
         raise UnsupportedError("elu with factors")
-    return "{0} > 0 ? {0} : exponential({0}) - 1"
+    return "{0} > 0 ? {0} : exponential_minus_1({0})"
 
 
 def _elu_gradient(arguments: Sequence[object]) -> str:
@@ -145,7 +145,7 @@ COMPARISONS: Mapping[str, str] = {
     "ge": "{0} >= {1}",
     "gt": "{0} > {1}",
     "isfinite": "{0} - {0} == 0",
-    "isinf": "absolute({0}) == absolute({0}) + 1",
+    "isinf": "({0} - {0} != 0) & ({0} == {0})",
     "isnan": "{0} != {0}",
     "le": "{0} <= {1}",
     "logical_and": "({0} != 0) & ({1} != 0)",
@@ -162,9 +162,13 @@ CONDITIONS: Mapping[str, int] = {"where": 0, "masked_fill": 1}
 
 
 def literal(value: Scalar, dtype: torch.dtype) -> str:
-    """A number in C++."""
+    """A number in C++, converted as PyTorch does: any but 0 is true, and below 0 there is what
+    overflow gives."""
+    if dtype == torch.bool:
+        return f"{int(bool(value))}L"
     if not dtype.is_floating_point:
-        return f"{int(value)}L"
+        limits = torch.iinfo(dtype)
+        return f"{(int(value) - limits.min) % (1 << limits.bits) + limits.min}L"
     suffix = "f" if dtype == torch.float32 else ""
     if math.isnan(value):
         return f'__builtin_nan{suffix}("")'

@@ -46,9 +46,13 @@ inline int32_t bits_of(float x) {
   return bits;
 }
 
-// e^x = 2^n e^r with |r| <= log(2) / 2, and a polynomial for e^r (Cephes, `expf`).
-inline float exponential(float x) {
-  float y = x < -87.3f ? -87.3f : x;
+// e^x = 2^n e^r with |r| <= log(2) / 2, and a polynomial for e^r - 1 (Cephes, `expf`).
+struct Power {
+  float n, above_1, value;
+};
+
+inline Power power_of_e(float x) {
+  float y = x < -104.0f ? -104.0f : x;
   y = y > 88.73f ? 88.73f : y;
   const float n = __builtin_rintf(y * 1.44269504088896341f);
   const float r = (y - n * 0.693359375f) - n * -2.12194440e-4f;
@@ -58,14 +62,23 @@ inline float exponential(float x) {
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
+  p = p * r * r + r;
   const int32_t power_of_2 = (int32_t)n;
-  const int32_t half = power_of_2 >> 1;  // 2^128 is not a float, and twice 2^64 is none too
-  const float scaled = p * float_of((half + 127) << 23) * float_of((power_of_2 - half + 127) << 23);
-  const float above = x > 88.7228394f ? __builtin_inff() : scaled;
-  return x < -103.9f ? 0.0f : above;
+  const int32_t half = power_of_2 >> 1;  // neither 2^128 nor 2^-150 is a float, but their halves
+  const float scaled =
+      (p + 1.0f) * float_of((half + 127) << 23) * float_of((power_of_2 - half + 127) << 23);
+  return {n, p, x > 88.7228394f ? __builtin_inff() : scaled};
 }
+
+inline float exponential(float x) { return power_of_e(x).value; }
 inline double exponential(double x) { return __builtin_exp(x); }
+
+// Near 0 without loss.
+inline float exponential_minus_1(float x) {
+  const Power power = power_of_e(x);
+  return power.n == 0.0f ? power.above_1 : power.value - 1.0f;
+}
+inline double exponential_minus_1(double x) { return __builtin_expm1(x); }
 
 // x = 2^e m with sqrt(1/2) <= m < sqrt(2), and a polynomial for log(m) (Cephes, `logf`).
 inline float logarithm(float x) {
@@ -117,7 +130,8 @@ inline float hyperbolic_tangent(float x) {
   float q = s * 1.19825839466702e-06f + 1.18534705686654e-04f;
   q = q * s + 2.26843463243900e-03f;
   q = q * s + 4.89352518554385e-03f;
-  return y * p / q;
+  const float most = x > limit ? 1.0f : y * p / q;
+  return x < -limit ? -1.0f : most;
 }
 inline double hyperbolic_tangent(double x) { return __builtin_tanh(x); }
 

@@ -79,6 +79,8 @@ class Lowering:
     def _view(self, node: Node, base: Node) -> None:
         if isinstance(node.meta["val"], Tensor):
             within = self.place(base)
+            if value_of(node).dtype != within.dtype:
+                raise UnsupportedError(f"{node.target} as another type")
             offset = int(value_of(node).storage_offset() - value_of(base).storage_offset())
             self._places[node] = place_like(value_of(node), within.buffer, within.offset + offset)
 
@@ -112,7 +114,7 @@ def _elementwise(lowering: Lowering, node: Node, to: StridedPlace | None) -> Non
         raise UnsupportedError(f"{node.target} with {dict(node.kwargs)}")
     places = [lowering.place(each) for each in node.args if isinstance(each, Node)]
     texts = _operands(node, [place.dtype for place in places], computed_in)
-    if max(_positions(template), default=-1) >= len(texts):
+    if not _is_complete(node, template):
         raise UnsupportedError(f"{node.target} with {len(texts)} arguments")
     text = template.format(*(each if each.isalnum() else f"({each})" for each in texts))
     lowering.builder.compute(converted(f"({text})", result, to.dtype), places, to)
@@ -133,6 +135,8 @@ def _template_of(node: Node) -> tuple[str, torch.dtype, torch.dtype]:
     if name not in ELEMENTWISE:
         raise UnsupportedError(f"{node.target}")
     rule, dtype = ELEMENTWISE[name], value_of(node).dtype
+    if name == "remainder" and dtype.is_floating_point:
+        raise UnsupportedError("a remainder of fractions")
     template = rule if isinstance(rule, str) else rule(node.args)
     if name == "bitwise_not" and dtype == torch.bool:
         template = "!{0}"
@@ -157,12 +161,19 @@ def _operands(node: Node, dtypes: Sequence[torch.dtype], computed_in: torch.dtyp
     if not isinstance(factor, bool | int | float):
         raise UnsupportedError(f"{node.target} with {dict(node.kwargs)}")
     if factor != 1:
-        texts[1] = f"{literal(factor, computed_in)} * ({texts[1]})"
+        scaled = 0 if plain_name_of(node) == "rsub" else 1
+        texts[scaled] = f"{literal(factor, computed_in)} * ({texts[scaled]})"
     return texts
 
 
-def _positions(template: str) -> list[int]:
-    return [int(part.split("}")[0]) for part in template.split("{")[1:]]
+def _is_complete(node: Node, template: str) -> bool:
+    """Whether an expression has all of its operands, and no argument has a meaning that it lacks.
+    Functions that make an expression have looked at all arguments."""
+    name = plain_name_of(node)
+    num_read = 1 + max((int(part.split("}")[0]) for part in template.split("{")[1:]), default=-1)
+    is_fixed = isinstance({**ELEMENTWISE, **COMPARISONS}[name], str)
+    num_given = len(node.args)
+    return num_read <= num_given and not (is_fixed and name != "copy" and num_read < num_given)
 
 
 def _common_type(node: Node) -> torch.dtype:

@@ -76,7 +76,10 @@ def without_copies(operations: Sequence[Operation]) -> list[Operation]:
         own = writers.get(source.buffer, [])
         is_alone = len(own) == 1 and isinstance(own[0], FunctionCall | AxisReduction)
         is_whole = source.is_contiguous and source.num_entries == source.buffer.size
-        is_fresh = all(_is_copy(other) for other in writers[to.buffer])
+        is_fresh = all(
+            _is_copy(other) and (other is operation or not place_written(other).overlaps(to))
+            for other in writers[to.buffer]
+        )
         if (
             *(is_alone, is_whole, is_fresh),
             *(to.is_contiguous, to.buffer.is_scratch, source.buffer.is_scratch),

@@ -93,7 +93,10 @@ def _reduction(lowering: Lowering, node: Node, to: StridedPlace | None) -> None:
             source = source.slice(axis, 0, 1)
         builder.copy(source, _kept(to, axes, source.sizes))
         return
-    if kind in ("and", "or") or source.dtype != to.dtype:
+    if kind in ("and", "or"):
+        truth = builder.contiguous(source.sizes, to.dtype)
+        source = builder.compute("{0} != 0", [source], truth)
+    elif source.dtype != to.dtype:
         source = builder.copy(source, builder.contiguous(source.sizes, to.dtype))
     kept = _kept(to, axes, source.sizes)
     builder.reduce(source, axes, kind, kept)
@@ -140,7 +143,8 @@ def _norm(lowering: Lowering, node: Node, to: StridedPlace | None) -> None:
 
 
 def _softmax(lowering: Lowering, node: Node, to: StridedPlace | None) -> None:
-    """Of logits x: x - log(sum(exp x)), or its exponential."""
+    """Of logits x: x - log(sum(exp x)), or its exponential. The largest is subtracted first, beside
+    which the logarithm may be too small to be added to it."""
     assert to is not None
     source, axis, builder = lowering.place(node.args[0]), axis_of(node, 1), lowering.builder
     largest, total = (builder.contiguous(_row(to, axis), to.dtype) for _ in range(2))
@@ -152,8 +156,8 @@ def _softmax(lowering: Lowering, node: Node, to: StridedPlace | None) -> None:
         builder.compute("{0} / {1}", [lifted, total], to)
     else:
         shift = builder.contiguous(_row(to, axis), to.dtype)
-        builder.compute("{0} + logarithm({1})", [largest, total], shift)
-        builder.compute("{0} - {1}", [source, shift], to)
+        builder.compute("logarithm({0})", [total], shift)
+        builder.compute("{0} - {1} - {2}", [source, largest, shift], to)
 
 
 def _softmax_backward(lowering: Lowering, node: Node, to: StridedPlace | None) -> None:

@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from engine.algorithms.returns import accumulate
 from engine.compilation import compiler, product_kernel
+from engine.compilation.library import PyTorchFunction
 from engine.compilation.native.function import NativeFunction
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
@@ -117,3 +119,40 @@ def test_products_that_pytorch_computes_faster_are_left_to_it(
     line = compiled(layer, [torch.randn(40, 16), torch.randn(8, 16), torch.zeros(8)], tmp_path)
     assert "its products are faster" in line
     assert len(left_to_pytorch) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler, which is PyTorch's own
+def test_pytorch_sums_in_time_of_any_rank(tmp_path: Path):
+    def of_time(delta: Tensor, trace: Tensor, to: Tensor, other: Tensor) -> tuple[()]:
+        to.copy_(accumulate(delta, trace))
+        other.copy_(accumulate(delta[:, :, 0], trace[:, :1, 0]))
+        return ()
+
+    arguments = [torch.randn(4, 3, 2), torch.rand(4, 3, 2), torch.zeros(4, 3, 2), torch.zeros(4, 3)]
+    graph = make_fx(of_time, tracing_mode="fake")(*arguments)
+    compiler.compile_by_pytorch(graph, tuple(arguments), tmp_path / "made.so", tmp_path)
+    expected = [each.clone() for each in arguments]
+    of_time(*expected)
+    PyTorchFunction(tmp_path / "made.so").call(arguments)
+    for one, other in zip(arguments, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_library_that_asks_pytorch_for_operations_is_refused(tmp_path: Path):
+    @torch.library.custom_op("tests::halved", mutates_args=())
+    def halved(x: Tensor) -> Tensor:
+        return x / 2
+
+    halved.register_fake(torch.empty_like)
+
+    def of_halves(x: Tensor, to: Tensor) -> tuple[()]:
+        to.copy_(halved(x))
+        return ()
+
+    arguments = (torch.randn(4), torch.zeros(4))
+    graph = make_fx(of_halves, tracing_mode="fake")(*arguments)
+    with pytest.raises(RuntimeError, match="operations that a library cannot call"):
+        compiler.compile_by_pytorch(graph, arguments, tmp_path / "made.so", tmp_path)

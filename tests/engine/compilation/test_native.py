@@ -3,77 +3,29 @@
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 
-from engine.algorithms.returns import accumulate
-from engine.compilation.host_code import ACCUMULATE, compile_object
-from engine.compilation.native.build import build, native_source
-from engine.compilation.native.function import NativeFunction
+from engine.compilation.native.build import native_source
 from engine.compilation.native.grouping import LoopNest, Step, buffers_of, grouped, stored
 from engine.compilation.native.lowering import Lowering
 from engine.compilation.native.memory import laid_out, without_copies
 from engine.compilation.native.places import FunctionCall, UnsupportedError
 from engine.compilation.native.rules import RULES
-from engine.compilation.native_calls import rules_of_calls
-from engine.compilation.product_kernel import ProductKernel
-
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-PRODUCTS = rules_of_calls(1)
-Writing = Callable[..., tuple[()]]
-"""Writes into its arguments."""
-
-
-def traced(function: Writing, arguments: list[Tensor]) -> GraphModule:
-    graph: GraphModule = make_fx(function, tracing_mode="fake")(*arguments)
-    return graph
-
-
-def compiled(
-    function: Writing, arguments: list[Tensor], directory: Path, objects: Sequence[Path] = ()
-) -> NativeFunction:
-    source = native_source(traced(function, arguments), PRODUCTS)
-    build(source, "g++", objects, directory / "made.so")
-    return NativeFunction(directory / "made.so")
-
-
-def check(
-    function: Writing,
-    arguments: list[Tensor],
-    directory: Path,
-    atol: float = 1e-6,
-    objects: Sequence[Path] = (),
-) -> None:
-    """That it writes the same as PyTorch."""
-    expected, found = ([a.clone() for a in arguments] for _ in range(2))
-    function(*expected)
-    compiled(function, arguments, directory, objects).call(found)
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, atol=atol, rtol=1e-5, equal_nan=True)
-
-
-def writing(function: Callable[..., list[Tensor]]) -> Writing:
-    """Writes what a function returns into its last arguments."""
-
-    def written(*arguments: Tensor) -> tuple[()]:
-        count = function.__code__.co_argcount
-        for to, value in zip(arguments[count:], function(*arguments[:count]), strict=True):
-            to.copy_(value)
-        return ()
-
-    return written
-
-
-def with_results(function: Callable[..., list[Tensor]], *inputs: Tensor) -> list[Tensor]:
-    return [*inputs, *(torch.zeros_like(value) for value in function(*inputs))]
+from tests.helpers.engine.native_loops import (
+    PRODUCTS,
+    Writing,
+    check,
+    compiled,
+    needs_compiler,
+    traced,
+    with_results,
+    writing,
+)
 
 
 def of_entries(x: Tensor, y: Tensor, flag: Tensor, count: Tensor) -> list[Tensor]:
@@ -155,34 +107,6 @@ def test_sums_and_the_largest(tmp_path: Path):
     check(writing(of_rows), with_results(of_rows, *inputs), tmp_path, atol=1e-5)
 
 
-@needs_compiler
-def test_what_is_no_number_is_not_lost_in_a_product_with_zero(tmp_path: Path):
-    def of_zero(x: Tensor) -> list[Tensor]:
-        return [x * 0, 1.0 + 0.0 * x.sum(), torch.zeros_like(x) * x, torch.zeros_like(x) / x]
-
-    x = torch.tensor([math.nan, math.inf, -math.inf, 0.0, 2.0] * 8)
-    check(writing(of_zero), with_results(of_zero, x), tmp_path)
-
-
-@needs_compiler
-def test_whole_numbers_overflow_as_those_of_pytorch(tmp_path: Path):
-    def of_large(i: Tensor) -> list[Tensor]:
-        return [i + 1 > i, i * i, i + 1]
-
-    i = torch.tensor([2**63 - 1, 5, -7, 2**62 + 3] * 5)
-    check(writing(of_large), with_results(of_large, i), tmp_path)
-
-
-@needs_compiler
-def test_a_sum_of_one_entry_is_there_when_it_is_read(tmp_path: Path):
-    def of_one(x: Tensor, y: Tensor) -> list[Tensor]:
-        norm = torch.linalg.vector_norm
-        return [norm(x) + 1, norm(torch.stack([norm(y)])), x.dot(x) * 2, x.sum() + x.mean()]
-
-    inputs = [torch.tensor([-3.0]), torch.randn(40)]
-    check(writing(of_one), with_results(of_one, *inputs), tmp_path, atol=1e-5)
-
-
 def test_no_loop_reads_a_sum_that_it_computes():
     def function(x: Tensor, to: Tensor) -> tuple[()]:
         to.copy_(x.sum() + x)
@@ -190,42 +114,6 @@ def test_no_loop_reads_a_sum_that_it_computes():
 
     steps = steps_of(function, [torch.randn(40), torch.randn(40)])
     assert [step.sizes for step in steps if isinstance(step, LoopNest)] == [(40,), (40,)]
-
-
-@pytest.fixture(scope="module")
-def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    directory = tmp_path_factory.mktemp("objects")
-    accumulate = compile_object("accumulate.cpp", directory, ACCUMULATE)
-    return [ProductKernel(directory).object, accumulate]
-
-
-def of_biases(
-    x: Tensor, w: Tensor, row: Tensor, full: Tensor, column: Tensor, batch: Tensor
-) -> list[Tensor]:
-    """Of [4, 3] and [3, 4], with biases [4], [4, 4], [4, 1] and [2, 1, 4]."""
-    addmm = torch.addmm
-    narrow = addmm(column, x, w[:, :1])
-    changed = full.clone().addmm_(x, w)
-    many = torch.bmm(x.expand(2, 4, 3), w.expand(2, 3, 4)) + batch
-    return [*(addmm(each, x, w) for each in (row, row[None], full, column)), narrow, changed, many]
-
-
-@needs_compiler
-def test_products_add_biases_of_every_shape(tmp_path: Path, objects: list[Path]):
-    sizes = ((4, 3), (3, 4), (4,), (4, 4), (4, 1), (2, 1, 4))
-    inputs = [torch.randn(size) for size in sizes]
-    arguments = with_results(of_biases, *inputs)
-    check(writing(of_biases), arguments, tmp_path, atol=1e-5, objects=objects)
-
-
-@needs_compiler
-def test_sums_in_time_of_any_rank(tmp_path: Path, objects: list[Path]):
-    def of_time(delta: Tensor, trace: Tensor) -> list[Tensor]:
-        later = accumulate(delta[:, :, 0], trace[:, :1, 0])
-        return [later, accumulate(delta, trace), accumulate(delta[:, 0, 0], trace[:, 0, 0])]
-
-    inputs = [torch.randn(4, 3, 2), torch.rand(4, 3, 2)]
-    check(writing(of_time), with_results(of_time, *inputs), tmp_path, objects=objects)
 
 
 def of_parts(x: Tensor, rows: Tensor, choice: Tensor) -> list[Tensor]:

@@ -131,6 +131,7 @@ def test_tanh_is_right_to_rounding_everywhere(kernel: ProductKernel):
     out = torch.empty_like(x)
     kernel.multiply(out, x, torch.ones(1, 1), then=TANH)
     torch.testing.assert_close(out.double(), x.double().tanh(), atol=3e-7, rtol=1e-6)
+    assert out[x > 8].unique().tolist() == [1.0]
 
 
 @pytest.mark.parametrize("then", [NOTHING, RELU, TANH, RELU_GRADIENT, TANH_GRADIENT])

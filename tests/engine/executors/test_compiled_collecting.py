@@ -9,10 +9,11 @@ import msgspec
 import pytest
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock, RunClock
-from engine.compilation.collecting import collect_signature, trace_collect
+from engine.compilation.collecting import collect_signature, put_back, trace_collect
 from engine.compilation.compiler import write_library
 from engine.compilation.library import Library
 from engine.devices.tensors import DeviceRollout, DeviceWeights
@@ -73,6 +74,20 @@ def check_that_rollouts_are_equal(
     assert lengths[0] == lengths[1]
     returns = [[each.episode_return for each in event.episodes] for event in (one, other)]
     assert returns[0] == pytest.approx(returns[1], rel=1e-4)
+
+
+def test_what_is_held_may_change_places():
+    def step(current: Tensor, previous: Tensor, square: Tensor) -> tuple[()]:
+        put_back((current, previous, square), (current + 1, current, square.t()))
+        return ()
+
+    held = [torch.zeros(3), torch.ones(3), torch.arange(4.0).view(2, 2)]
+    graph = make_fx(step, tracing_mode="fake")(*held)
+    for _ in range(2):
+        graph(*held)
+    assert [each.tolist() for each in held] == [[2.0] * 3, [1.0] * 3, [[0.0, 1.0], [2.0, 3.0]]]
+    step(*held)
+    assert held[2].tolist() == [[0.0, 2.0], [1.0, 3.0]]
 
 
 CASES = pytest.mark.parametrize(
