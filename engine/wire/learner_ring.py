@@ -52,8 +52,8 @@ has already; otherwise its own host reports its death first, with the cause."""
 MAX_SAID = 20
 """Refusals that are logged, of one ring."""
 _NUMBER = struct.Struct("<Q")
-RING = b"ring"
-"""Identity of its connections, since sockets of one direction have none."""
+RING = b"ring".ljust(16)
+"""The connection that all pieces are sealed for: a member has one life."""
 
 Vector = npt.NDArray[np.generic]
 

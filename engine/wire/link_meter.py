@@ -1,4 +1,5 @@
-"""How long a connection to another host has had something to send: the kernel's own measurement.
+"""News of a connection to another host, and how long it has had something to send: the kernel's own
+measurement.
 
 TCP counts the time in which something that was sent has not arrived yet (`tcpi_busy_time`, Linux
 4.10), without the time in which the receiver was what it waited for.
@@ -25,14 +26,14 @@ class LinkMeter:
         client: The socket.
 
     Attributes:
-        monitor: Can be read when `heed` is due. Nothing else in the process gets sent once some
+        monitor: Can be read when `heed` is due. Nothing in the process is sent any more once some
             thousand events wait there.
     """
 
     def __init__(self, client: zmq.Socket[bytes]) -> None:
         self._client = client
         # not EVENT_CLOSED: each attempt to connect that fails makes one
-        events = zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED
+        events = zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
         self.monitor = client.get_monitor_socket(events)
         self._fd: int | None = None
 
@@ -41,16 +42,20 @@ class LinkMeter:
         self._client.disable_monitor()
         self.monitor.close(0)
 
-    def heed(self) -> None:
-        """Takes the news of the connection."""
+    def heed(self) -> bool:
+        """Takes the news of the connection; whether it was made, or made again."""
+        is_made = False
         while self.monitor.poll(0):
             event = recv_monitor_message(self.monitor)
-            self._fd = event["value"] if event["event"] == zmq.EVENT_CONNECTED else None
+            if event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                is_made = True
+            else:
+                self._fd = event["value"] if event["event"] == zmq.EVENT_CONNECTED else None
+        return is_made
 
     def busy_s(self) -> float | None:
-        """Seconds since the connection was made in which it was busy; None if there is none, or if
-        the kernel does not say."""
-        self.heed()
+        """Seconds since the connection was made in which it was busy, as far as it was heeded; None
+        if there is none, or if the kernel does not say."""
         if self._fd is None:
             return None
         try:

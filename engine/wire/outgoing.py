@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import zmq
 
@@ -32,6 +32,8 @@ MAX_IN_FLIGHT_BYTES = 64 * 2**20
 """Weights that may wait for one peer. Beyond this it misses versions, which newer ones supersede,
 and asks again if it needs one. Frames of less than 64 KiB are not counted, since ZeroMQ copies them
 and is done with them at once; as many as its high-water mark lets wait are no more than this."""
+HERE: Sequence[Buffer] = (b"",)
+"""A message that says nothing but that its sender is there."""
 MIN_IN_FLIGHT = 4
 """Even if a frame is larger than that."""
 
@@ -69,6 +71,26 @@ class InFlightWeights:
             self._sent.setdefault(peer, deque()).append(tracker)
 
 
+class Way(NamedTuple):
+    """To a client of this process's server.
+
+    Attributes:
+        identity: Which the server socket gave it.
+        connection: What is sealed for; empty if nothing is.
+    """
+
+    identity: bytes
+    connection: bytes
+
+
+class _Sealed(NamedTuple):
+    """A message as it was when no connection took it."""
+
+    frames: Sequence[Buffer]
+    connection: bytes
+    parts: Sequence[Buffer]
+
+
 class Outgoing:
     """The connections of a process, as far as it sends by them.
 
@@ -81,23 +103,26 @@ class Outgoing:
 
     Attributes:
         clients: Sockets that it has connected, by connection; set while they are opened.
-        identities: Of the clients whose messages are sealed.
+        own: What is sealed for by each of them (`Seals.connection`), if anything is.
         server: The socket that others connect to, if there is one.
-        learns_ways: Whether their identities are random, since known names could be taken; then
+        learns_ways: Whether its connections have to be learnt, since names could be taken; then
             messages to them are sealed, too.
-        ways: The identity of each connection then, learnt from what its member has sealed.
+        ways: By the name of a connection then, learnt from what its member has sealed.
     """
 
     def __init__(self, in_flight: InFlightWeights, seals: Seals | None = None) -> None:
         self.clients: dict[str, zmq.Socket[bytes]] = {}
-        self.identities: dict[str, bytes] = {}
+        self.own: dict[str, bytes] = {}
         self.server: zmq.Socket[bytes] | None = None
         self.learns_ways = False
-        self.ways: dict[str, bytes] = {}
+        self.ways: dict[str, Way] = {}
         self._in_flight = in_flight
         self._seals = seals
         self._held: dict[str, deque[Sequence[Buffer]]] = {}
         self._held_bytes: dict[str, int] = {}
+        self._sealed: dict[str, _Sealed] = {}
+        self._requests: dict[str, Sequence[Buffer]] = {}
+        """The last message by each connection for the latest."""
 
     @property
     def holds(self) -> bool:
@@ -137,7 +162,7 @@ class Outgoing:
         way = self._way_to(connection)
         if self.server is None or way is None or not self._in_flight.has_room(connection):
             return False
-        parts = [way, *self._answer(connection, way, frames, as_one=True)]
+        parts = [way.identity, *self._seal(connection, way.connection, frames, as_one=True)]
         try:
             tracker = self.server.send_multipart(parts, zmq.DONTWAIT, copy=False, track=True)
         except zmq.ZMQError as error:
@@ -178,42 +203,63 @@ class Outgoing:
         self._held_bytes[connection] = num_bytes
         messages.append(parts)
 
-    def _give(self, connection: str, parts: Sequence[Buffer]) -> bool:
+    def announce(self, connection: str) -> None:
+        """Tells the server of a connection that was made (again), which it can then answer by.
+
+        One for the latest holds a single message, so there the last one is repeated.
+        """
+        message = self._requests.get(connection) if connection.endswith(LATEST) else HERE
+        if message is not None:
+            self.hand_over(connection, message, is_repeated=True)
+
+    def _give(self, connection: str, frames: Sequence[Buffer]) -> bool:
         """Hands it to the connection; False if there is none.
 
         Raises:
             zmq.Again: It accepts nothing now.
         """
+        head: list[bytes]
         client = self.clients.get(connection)
-        try:
-            if client is not None:
-                own = self.identities.get(connection)
-                sealed = parts if own is None else self._seal(connection, own, parts)
-                client.send_multipart(sealed, zmq.DONTWAIT, copy=False)
-                return True
+        if client is not None:
+            if connection.endswith(LATEST):
+                self._requests[connection] = frames
+            socket, head, sealed_for = client, [], self.own.get(connection, b"")
+        else:
             way = self._way_to(connection)
             if self.server is None or way is None:
                 return False
-            answer = self._answer(connection, way, parts)
-            self.server.send_multipart([way, *answer], zmq.DONTWAIT, copy=False)
-            return True
+            socket, head, sealed_for = self.server, [way.identity], way.connection
+        parts = self._seal_once(connection, sealed_for, frames)
+        try:
+            socket.send_multipart([*head, *parts], zmq.DONTWAIT, copy=False)
+        except zmq.Again:
+            self._sealed[connection] = _Sealed(frames, sealed_for, parts)
+            raise
         except zmq.ZMQError as error:
             if error.errno == zmq.EHOSTUNREACH:
                 return False
             raise
+        return True
 
-    def _answer(
-        self, connection: str, way: bytes, parts: Sequence[Buffer], *, as_one: bool = False
+    def _seal_once(
+        self, connection: str, sealed_for: bytes, frames: Sequence[Buffer]
     ) -> Sequence[Buffer]:
-        return self._seal(connection, way, parts, as_one=as_one) if self.learns_ways else parts
+        """As when it was tried before, if it was for the same life of the other end."""
+        before = self._sealed.pop(connection, None)
+        if before is not None and before.frames is frames and before.connection == sealed_for:
+            return before.parts
+        return self._seal(connection, sealed_for, frames)
 
     def _seal(
-        self, connection: str, identity: bytes, parts: Sequence[Buffer], *, as_one: bool = False
+        self, connection: str, sealed_for: bytes, frames: Sequence[Buffer], *, as_one: bool = False
     ) -> Sequence[Buffer]:
+        if not sealed_for:
+            return frames
         assert self._seals is not None
-        peer = connection.removesuffix(LATEST)
-        return self._seals.seal(peer, identity, parts, as_one=as_one)
+        return self._seals.seal(connection.removesuffix(LATEST), sealed_for, frames, as_one=as_one)
 
-    def _way_to(self, connection: str) -> bytes | None:
-        """The identity of a connection; None if it was never seen."""
-        return self.ways.get(connection) if self.learns_ways else connection.encode()
+    def _way_to(self, connection: str) -> Way | None:
+        """None if it was never seen."""
+        if self.learns_ways:
+            return self.ways.get(connection)
+        return Way(connection.encode(), b"")

@@ -6,8 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 
-import zmq
-
 from engine.spec import Compression
 from engine.wire.header import Buffer
 from engine.wire.link_meter import LinkMeter
@@ -19,23 +17,15 @@ class RolloutLink:
 
     Args:
         peer: The process that they are for, in what is logged.
-        client: The socket, before it connects.
+        meter: Of the connection.
         compression: Whether to decide, or the decision.
-
-    Attributes:
-        meter: Of the connection, if there is something to decide.
     """
 
-    def __init__(self, peer: str, client: zmq.Socket[bytes], compression: Compression) -> None:
+    def __init__(self, peer: str, meter: LinkMeter, compression: Compression) -> None:
         self._peer = peer
         self._compression = compression
         self._choice = PackingChoice()
-        self.meter = LinkMeter(client) if compression == "auto" else None
-
-    def close(self) -> None:
-        """Before the socket is closed."""
-        if self.meter is not None:
-            self.meter.close()
+        self._meter = meter
 
     def encode(self, encode: Callable[[bool], list[Buffer]]) -> list[Buffer]:
         """The frames of a rollout.
@@ -43,11 +33,11 @@ class RolloutLink:
         Args:
             encode: Makes them, packed or not.
         """
-        if self.meter is None:
+        if self._compression != "auto":
             return encode(self._compression == "on")
         was_packed = self._choice.is_settled_on_packing
         start_s = time.perf_counter()
-        packs = self._choice.next(start_s, self.meter.busy_s())
+        packs = self._choice.next(start_s, self._meter.busy_s())
         if self._choice.is_settled_on_packing != was_packed:
             self._say(is_packed=not was_packed)
         frames = encode(packs)

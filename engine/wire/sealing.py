@@ -10,9 +10,9 @@ key, which are new for each run. HKDF (RFC 5869) derives from it a key for each 
 connection and each *stream*: 15 random bytes of the sender, so that no two lives of a process share
 a key. A message is sealed under its number in the stream:
 
-    segment 0   cipher  stream  number  ciphertext  tag
-                B       15s     Q       (as long)   16s
-    segment i                           ciphertext  tag
+    segment 0   cipher  stream  number  nonce   ciphertext  tag
+                B       15s     Q       16s     (as long)   16s
+    segment i                                   ciphertext  tag
 
 Frames are sealed in segments. A frame ends with the first one that is not full, which can be empty:
 so lengths, which nobody can change, say where frames begin. The nonce of a segment is the number,
@@ -21,9 +21,10 @@ exchanged. Each segment is a part of ZeroMQ's message, because a heartbeat waits
 the next part, however slow the link is; a connection that keeps the latest carries one part.
 
 Numbers only grow, so no message arrives twice; those that are lost with a connection leave gaps.
-The client of a connection chooses its identity at random for each of its lives, so what was sealed
-for an earlier one is refused. A server has one life in a run: only actors are started again, and
-they are clients.
+A connection has the name of its client and a nonce, which that has chosen: when its life began, on
+its host's clock, and random bytes. So nothing that was sealed for an earlier life opens in a later
+one, and once a later one was heard, nothing that an earlier one had sealed opens. A server has one
+life in a run: only actors are started again, and they are clients.
 """
 
 from __future__ import annotations
@@ -32,31 +33,31 @@ import os
 import struct
 import time
 from collections.abc import Collection, Sequence
-from functools import cache
 
 import numpy as np
 import zmq.utils.z85 as z85
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from engine.ciphers import (
+    CIPHERS,
+    KEY_BYTES,
+    Cipher,
+    cipher_of,
+    derive,
+    fastest_cipher,
+    nonce_of,
+)
 from engine.errors import WireError
 from engine.wire.frames import SEGMENT_BYTES, TAG_BYTES
 from engine.wire.header import Buffer
 from engine.wire.keys import Keyring
 
-_CIPHERS = (AESGCM, ChaCha20Poly1305)
-"""By their number on the wire; new ones are added at the end."""
-_KEY_BYTES = 32
 _STREAM_BYTES = 15
-_PREFIX = struct.Struct(f"<B{_STREAM_BYTES}sQ")
-_NONCE = struct.Struct("<QI")
-_LAST = 2**31
-_SAMPLE_BYTES = 2**16
-
-_Cipher = AESGCM | ChaCha20Poly1305
+_BEGUN = struct.Struct(">Q")
+"""When a life began, in nanoseconds. As bytes they have the same order."""
+_NONCE_BYTES = 16
+_PREFIX = struct.Struct(f"<B{_STREAM_BYTES}sQ{_NONCE_BYTES}s")
 
 
 class Seals:
@@ -73,16 +74,34 @@ class Seals:
         self._secrets: dict[str, bytes] = {}
         self._sealers: dict[tuple[str, bytes], _Sealer] = {}
         self._openers: dict[tuple[str, bytes], _Opener] = {}
+        self._begun = _BEGUN.pack(time.monotonic_ns())
+        self._heard: dict[str, bytes] = {}
+        """When the latest life of each peer began that has sealed anything."""
 
     @property
     def members(self) -> Collection[str]:
         """All processes of the run."""
         return self._keyring.members.keys()
 
+    def connection(self, name: str) -> bytes:
+        """A connection of this process as a client: its name, and the nonce of this life."""
+        return name.encode() + self._begun + os.urandom(_NONCE_BYTES - _BEGUN.size)
+
+    @staticmethod
+    def said_in(sealed: Sequence[Buffer], name: str) -> bytes:
+        """The connection of this name that a message says it came by: proved once it opens.
+
+        Raises:
+            WireError: It says none.
+        """
+        if not sealed or len(sealed[0]) < _PREFIX.size:
+            raise WireError("it is not sealed")
+        return name.encode() + bytes(sealed[0][_PREFIX.size - _NONCE_BYTES : _PREFIX.size])
+
     def password(self, peer: str, *, is_client: bool) -> str:
         """What the client of a connection between this process and `peer` must say to be heard."""
         ends = (self._address, peer) if is_client else (peer, self._address)
-        return _derive(self._secret(peer), "password", *map(str.encode, ends)).hex()
+        return derive(self._secret(peer), "password", *map(str.encode, ends)).hex()
 
     def seal(
         self, peer: str, connection: bytes, frames: Sequence[Buffer], *, as_one: bool = False
@@ -91,7 +110,7 @@ class Seals:
 
         Args:
             peer: The process that they are for.
-            connection: Identity of the connection's client.
+            connection: As its client has named it, at least 16 bytes.
             frames: Left as they are.
             as_one: Each frame is one part, however many segments it has.
         """
@@ -106,16 +125,30 @@ class Seals:
         """The frames of a message that `peer` has sealed for this process.
 
         Raises:
-            WireError: Someone else has, or changed it, or it arrived before.
+            WireError: Someone else has, or changed it, or it arrived before, or a later life of
+                `peer` was heard.
         """
+        begun = _begun_of(connection)
+        if begun < self._heard.get(peer, b""):
+            raise WireError("it is of an earlier life")
         place = (peer, connection)
         opener = self._openers.get(place)
         if opener is None:
             names = (peer.encode(), self._address.encode(), connection)
             opener = _Opener(self._secret(peer), names)
         frames = opener.open(sealed)
-        self._openers[place] = opener  # not before something has proved to be of a member
+        # nothing is kept before something has proved to be of a member
+        if self._heard.get(peer, begun) < begun:
+            self._forget(peer)
+        self._heard[peer] = begun
+        self._openers[place] = opener
         return frames
+
+    def _forget(self, peer: str) -> None:
+        """The keys of a peer's earlier life."""
+        for kept in (self._sealers, self._openers):
+            for place in [place for place in kept if place[0] == peer]:
+                del kept[place]
 
     def _secret(self, peer: str) -> bytes:
         if peer not in self._keyring.members:
@@ -130,11 +163,15 @@ class Seals:
         return self._secrets[peer]
 
 
+def _begun_of(connection: bytes) -> bytes:
+    return connection[-_NONCE_BYTES:][: _BEGUN.size]
+
+
 def is_public_key(text: str) -> bool:
     """Whether a secret can be shared with the owner of this key, Z85 text of any kind."""
     try:
         key = X25519PublicKey.from_public_bytes(z85.decode(text))
-        X25519PrivateKey.from_private_bytes(bytes(range(_KEY_BYTES))).exchange(key)
+        X25519PrivateKey.from_private_bytes(bytes(range(KEY_BYTES))).exchange(key)
     except (ValueError, KeyError, struct.error):
         return False
     return True
@@ -150,9 +187,10 @@ class _Sealer:
 
     def __init__(self, secret: bytes, names: Sequence[bytes]) -> None:
         self._number = 0
+        self._nonce = names[-1][-_NONCE_BYTES:]
         self._choice = fastest_cipher()
         self._stream = os.urandom(_STREAM_BYTES)
-        self._cipher = _cipher_of(secret, names, self._choice, self._stream)
+        self._cipher = cipher_of(secret, names, self._choice, self._stream)
 
     def seal(self, frames: Sequence[Buffer], *, as_one: bool) -> list[Buffer]:
         number, self._number = self._number, self._number + 1
@@ -164,12 +202,12 @@ class _Sealer:
             num_segments = len(frame) // SEGMENT_BYTES + 1
             out = np.empty(skip + len(frame) + num_segments * TAG_BYTES, np.uint8).data
             if skip:
-                _PREFIX.pack_into(out, 0, self._choice, self._stream, number)
+                _PREFIX.pack_into(out, 0, self._choice, self._stream, number, self._nonce)
             view, begin, end = memoryview(frame), 0, skip
             for at in range(0, num_segments * SEGMENT_BYTES, SEGMENT_BYTES):
                 piece = view[at : at + SEGMENT_BYTES]
                 start, end = end, end + len(piece) + TAG_BYTES
-                nonce = _nonce(number, index, count)
+                nonce = nonce_of(number, index, count)
                 self._cipher.encrypt_into(nonce, piece, None, out[start:end])
                 index += 1
                 if not as_one:
@@ -186,21 +224,24 @@ class _Opener:
     def __init__(self, secret: bytes, names: Sequence[bytes]) -> None:
         self._secret = secret
         self._names = names
-        self._ciphers: dict[tuple[int, bytes], _Cipher] = {}
+        self._nonce = names[-1][-_NONCE_BYTES:]
+        self._ciphers: dict[tuple[int, bytes], Cipher] = {}
         self._next: dict[tuple[int, bytes], int] = {}
 
     def open(self, sealed: Sequence[Buffer]) -> list[Buffer]:
         if not sealed or len(sealed[0]) < _PREFIX.size:
             raise WireError("it is not sealed")
-        choice, stream, number = _PREFIX.unpack_from(sealed[0])
-        if choice >= len(_CIPHERS):
+        choice, stream, number, nonce = _PREFIX.unpack_from(sealed[0])
+        if nonce != self._nonce:
+            raise WireError("it is for another connection")
+        if choice >= len(CIPHERS):
             raise WireError(f"it is sealed by the unknown cipher {choice}")
         place = (choice, stream)
         if number < self._next.get(place, 0):
             raise WireError("it arrived before")
         cipher = self._ciphers.get(place)
         if cipher is None:
-            cipher = _cipher_of(self._secret, self._names, choice, stream)
+            cipher = cipher_of(self._secret, self._names, choice, stream)
         frames = _open(cipher, number, _segments_of(sealed))
         self._ciphers[place], self._next[place] = cipher, number + 1
         return frames
@@ -218,7 +259,7 @@ def _segments_of(parts: Sequence[Buffer]) -> list[memoryview]:
     return segments
 
 
-def _open(cipher: _Cipher, number: int, segments: Sequence[memoryview]) -> list[Buffer]:
+def _open(cipher: Cipher, number: int, segments: Sequence[memoryview]) -> list[Buffer]:
     """The frames, each opened to where it belongs in memory."""
     frames: list[Buffer] = []
     first = 0
@@ -229,7 +270,7 @@ def _open(cipher: _Cipher, number: int, segments: Sequence[memoryview]) -> list[
         own = segments[first : last + 1]
         frame = np.empty(sum(map(len, own)) - TAG_BYTES * len(own), np.uint8).data
         for place, segment in enumerate(own):
-            nonce = _nonce(number, first + place, len(segments))
+            nonce = nonce_of(number, first + place, len(segments))
             target = frame[place * SEGMENT_BYTES : (place + 1) * SEGMENT_BYTES]
             try:
                 cipher.decrypt_into(nonce, segment, None, target)
@@ -238,35 +279,3 @@ def _open(cipher: _Cipher, number: int, segments: Sequence[memoryview]) -> list[
         frames.append(frame)
         first = last + 1
     return frames
-
-
-def _nonce(number: int, index: int, count: int) -> bytes:
-    return _NONCE.pack(number, index | _LAST * (index == count - 1))
-
-
-def _cipher_of(secret: bytes, names: Sequence[bytes], choice: int, stream: bytes) -> _Cipher:
-    return _CIPHERS[choice](_derive(secret, "stream", *names, bytes([choice]), stream))
-
-
-def _derive(secret: bytes, purpose: str, *names: bytes) -> bytes:
-    """A key for one purpose. Each name follows its length, so that no two lists are alike."""
-    words = (b"tianji wire 1", purpose.encode(), *names)
-    info = b"".join(len(word).to_bytes(2, "little") + word for word in words)
-    return HKDF(SHA256(), _KEY_BYTES, salt=None, info=info).derive(secret)
-
-
-@cache
-def fastest_cipher() -> int:
-    """Number of the cipher that is fastest here, by sealing some bytes with each: without
-    instructions for AES that is ChaCha20-Poly1305. Receivers take both."""
-
-    def seconds(kind: type[AESGCM] | type[ChaCha20Poly1305]) -> float:
-        cipher, nonce, sample = kind(bytes(_KEY_BYTES)), _nonce(0, 0, 1), bytes(_SAMPLE_BYTES)
-        times = []
-        for _ in range(3):
-            start_s = time.perf_counter()
-            cipher.encrypt(nonce, sample, None)
-            times.append(time.perf_counter() - start_s)
-        return min(times)
-
-    return min(range(len(_CIPHERS)), key=lambda number: seconds(_CIPHERS[number]))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -42,15 +41,6 @@ SLOWEST_BYTES_S = 2**19
 Mbit/s."""
 LATEST = "~latest"
 """Ends the name of a connection that keeps only the latest."""
-NONCE = "#"
-"""Separates the name of a TCP connection from the random part of its identity.
-
-A ROUTER socket gives an identity to the last peer that claims it, since a peer that reconnects must
-get it back, and it checks no key. So any member of the run could take a known identity, and would
-receive messages for its owner. The server learns which identity belongs to which member from frames
-that the member sealed: the connecting side sends first.
-"""
-NONCE_BYTES = 16
 DOMAIN = "tianji"
 """Of admission (ZAP)."""
 
@@ -144,15 +134,20 @@ class SocketFactory:
     def client(self, link: Link, kind: int = zmq.DEALER) -> zmq.Socket[bytes]:
         """A client socket that has not connected yet."""
         socket = self._socket(kind, link.endpoint, is_one_part=link.latest_only)
-        socket.set(zmq.IDENTITY, self._name_of(link).encode())
         if link.latest_only and not link.keeps_all:
             socket.set(zmq.CONFLATE, 1)
         if link.endpoint.startswith("tcp:"):
             self._secure_client(socket, link)
+        else:
+            self._name_client(socket, link)
         return socket
 
-    def _name_of(self, link: Link) -> str:
+    def name_of(self, link: Link) -> str:
+        """Of a connection, at its server."""
         return self._address + LATEST * link.latest_only
+
+    def _name_client(self, socket: zmq.Socket[bytes], link: Link) -> None:
+        socket.set(zmq.IDENTITY, self.name_of(link).encode())
 
     def _socket(self, kind: int, endpoint: str, *, is_one_part: bool = False) -> zmq.Socket[bytes]:
         """Options bind only to later bind and connect calls, so all are set here, first."""
@@ -181,14 +176,16 @@ class SocketFactory:
 
     def _secure_server(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
         self._require_seals(endpoint)
+        if socket.type == zmq.ROUTER:
+            # Nobody can take the place of a connection: the socket gives each one an identity of
+            # its own, which is learnt anew when its member has sealed something.
+            socket.set(zmq.ROUTER_HANDOVER, 0)
         socket.set(zmq.PLAIN_SERVER, 1)
         socket.set(zmq.ZAP_DOMAIN, DOMAIN.encode())
 
     def _secure_client(self, socket: zmq.Socket[bytes], link: Link) -> None:
         password = self._require_seals(link.endpoint).password(link.peer, is_client=True)
-        identity = self._name_of(link) + NONCE + secrets.token_hex(NONCE_BYTES)
-        socket.set(zmq.IDENTITY, identity.encode())
-        socket.set(zmq.PLAIN_USERNAME, self._address.encode())
+        socket.set(zmq.PLAIN_USERNAME, self.name_of(link).encode())
         socket.set(zmq.PLAIN_PASSWORD, password.encode())
 
     def _require_seals(self, endpoint: str) -> Seals:
@@ -208,9 +205,9 @@ class SocketFactory:
         seals = self._require_seals(endpoint)
         names = seals.members if admitted is None else admitted
         authenticator = ThreadAuthenticator(self._context, log=_silent())
-        authenticator.configure_plain(
-            DOMAIN, {name: seals.password(name, is_client=False) for name in names}
-        )
+        passwords = {name: seals.password(name, is_client=False) for name in names}
+        latest = {name + LATEST: password for name, password in passwords.items()}
+        authenticator.configure_plain(DOMAIN, passwords | latest)
         authenticator.start()
         return authenticator
 

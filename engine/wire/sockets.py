@@ -38,11 +38,11 @@ from engine.wire.codec import Codec
 from engine.wire.header import Buffer
 from engine.wire.keys import Keyring
 from engine.wire.link_meter import LinkMeter
-from engine.wire.outgoing import RETRY_S, InFlightWeights, Outgoing
+from engine.wire.outgoing import HERE, RETRY_S, InFlightWeights, Outgoing, Way
 from engine.wire.reliable_links import REPEATED, ReliableLinks
 from engine.wire.rollout_link import RolloutLink
 from engine.wire.shared_receiver import SharedReceiver
-from engine.wire.socket_factory import LATEST, LINGER_MS, NONCE, Link, SocketFactory, seals_of
+from engine.wire.socket_factory import LATEST, LINGER_MS, Link, SocketFactory, seals_of
 
 if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator
@@ -108,8 +108,8 @@ class Sockets:
         self._routes = wiring.routes
         self._num_refused = 0
         self._rollout_links: dict[str, RolloutLink] = {}
-        self._meters: dict[zmq.Socket[bytes], LinkMeter] = {}
-        """By the socket with their news."""
+        self._meters: dict[zmq.Socket[bytes], tuple[str, LinkMeter]] = {}
+        """Connections to other hosts, by the socket with their news."""
         arena = codec.arena
         self._shared: SharedReceiver | None = None
         if arena is not None and (inbox := arena.rings.inbox(roles or (address,))) is not None:
@@ -139,8 +139,8 @@ class Sockets:
 
     def close(self, linger_ms: int = LINGER_MS) -> None:
         """Closes everything; sent messages are flushed for at most `linger_ms`."""
-        for link in self._rollout_links.values():
-            link.close()
+        for _, meter in self._meters.values():
+            meter.close()
         self._out.close(linger_ms)
         if self._authenticator is not None:
             self._authenticator.stop()
@@ -239,7 +239,9 @@ class Sockets:
             if isinstance(socket, int):
                 continue
             if socket in self._meters:
-                self._meters[socket].heed()
+                connection, meter = self._meters[socket]
+                if meter.heed():
+                    self._out.announce(connection)
                 continue
             while (taken := self._take(socket)) is not None:
                 if self._shared is not None:
@@ -259,26 +261,18 @@ class Sockets:
     def _decode(
         self, socket: zmq.Socket[bytes], parts: list[zmq.Frame]
     ) -> tuple[str, AnyMessage | WireError] | None:
-        identity = None
+        way = b""
         if socket is self._out.server:
             way, parts = parts[0].bytes, parts[1:]
             sender = way.decode("ascii", "replace")
             if self._out.learns_ways:
-                identity = way
-                sender = sender.partition(NONCE)[0]
-                member = sender.removesuffix(LATEST)
-                if not parts or parts[-1].get("User-Id") != member:
-                    self._num_refused += 1
-                    return "", WireError("it was admitted as another member", where=member)
+                sender = str(parts[-1].get("User-Id")) if parts else ""
         else:
             sender = self._peers[socket]
-            identity = self._out.identities.get(sender)
         try:
-            frames: list[Buffer] = [part.buffer for part in parts]
-            if self._seals is not None and identity is not None:
-                frames = self._seals.open(sender.removesuffix(LATEST), identity, frames)
-                if socket is self._out.server:
-                    self._out.ways[sender] = identity
+            frames = self._open_message(sender, way, [part.buffer for part in parts])
+            if way and frames == list(HERE):
+                return None
             message = self._codec.decode(frames)
             if self._links is not None and not self._links.enter(sender, frames[0], message):
                 return None
@@ -286,6 +280,19 @@ class Sockets:
         except WireError as error:
             self._num_refused += 1
             return "", WireError(error.what, where=f"frame from {sender.removesuffix(LATEST)}")
+
+    def _open_message(self, sender: str, way: bytes, parts: list[Buffer]) -> list[Buffer]:
+        """The frames of a message, opened if it is sealed. By its way, its sender is answered."""
+        if way and not self._out.learns_ways:
+            return parts
+        if self._seals is None or not (way or sender in self._out.own):
+            return parts
+        said = self._seals.said_in(parts, sender) if way else b""
+        connection = said or self._out.own[sender]
+        frames = self._seals.open(sender.removesuffix(LATEST), connection, parts)
+        if way:
+            self._out.ways[sender] = Way(way, connection)
+        return frames
 
     def _open(self, wiring: Wiring) -> None:
         factory = self.factory(
@@ -301,12 +308,13 @@ class Sockets:
             name = link.peer + LATEST * link.latest_only
             self._out.clients[name], self._peers[client] = client, name
             if self._seals is not None and link.endpoint.startswith("tcp:"):
-                self._out.identities[name] = client.get_string(zmq.IDENTITY).encode()
+                self._out.own[name] = self._seals.connection(factory.name_of(link))
+                meter = LinkMeter(client)
+                self._meters[meter.monitor] = (name, meter)
+                self._poller.register(meter.monitor, zmq.POLLIN)
                 if wiring.compression != "off" and not link.latest_only:
-                    rollouts = RolloutLink(link.peer, client, wiring.compression)
-                    self._rollout_links[link.peer] = rollouts
-                    if rollouts.meter is not None:
-                        self._meters[rollouts.meter.monitor] = rollouts.meter
-                        self._poller.register(rollouts.meter.monitor, zmq.POLLIN)
+                    self._rollout_links[link.peer] = RolloutLink(
+                        link.peer, meter, wiring.compression
+                    )
             client.connect(link.endpoint)
             self._poller.register(client, zmq.POLLIN)

@@ -30,6 +30,7 @@ FLOORS = {
             "search_path",
             "wording",
             "outline",
+            "ciphers",
         ),
         ("spec", "blame", "files", "spaces"),
         ("config", "trace", "admission", "replay"),

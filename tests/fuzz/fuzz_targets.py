@@ -124,7 +124,7 @@ def decode_frames(data: bytes, scratch: Path) -> None:
 
 KEYRINGS = make_keyrings(["actor-0", "buffer-0"])
 SENDER, RECEIVER = (seals_of(name, keyring) for name, keyring in KEYRINGS.items())
-CONNECTION = b"actor-0#0"
+CONNECTION = SENDER.connection("actor-0")
 
 
 def sealed_of(data: bytes) -> list[bytes]:

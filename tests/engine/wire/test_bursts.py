@@ -19,7 +19,7 @@ from engine.testing import make_weights
 from engine.wire.codec import Codec, WeightsLayout
 from engine.wire.frames import allocate_framed
 from engine.wire.keys import Keyring, make_keyrings
-from engine.wire.outgoing import MAX_IN_FLIGHT_BYTES, MIN_IN_FLIGHT, InFlightWeights
+from engine.wire.outgoing import MAX_IN_FLIGHT_BYTES, MIN_IN_FLIGHT, InFlightWeights, Outgoing, Way
 from engine.wire.socket_factory import LATEST, seals_of
 from engine.wire.sockets import Sockets, Wiring
 from tests.helpers.engine import socket_kit
@@ -70,20 +70,25 @@ def test_a_burst_of_small_messages_to_one_peer_arrives_whole(is_tcp: bool, tmp_p
 
 
 @contextmanager
-def slow_taker(learner: Sockets, keyring: Keyring | None) -> Iterator[zmq.Socket[bytes]]:
+def slow_taker(
+    learner: Sockets, actor: Sockets, keyring: Keyring | None
+) -> Iterator[zmq.Socket[bytes]]:
     """The actor's connection for weights, on which nothing is taken until somebody looks."""
     assert learner._out.server is not None
     with zmq.Context() as context, context.socket(zmq.DEALER) as slow:
         slow.set(zmq.LINGER, 0)
         slow.set(zmq.RCVHWM, 1)
         slow.set(zmq.RCVBUF, 2**16)
-        identity = f"actor-0{LATEST}".encode()
-        slow.set(zmq.IDENTITY, identity)
         request = WeightsRequested(actor="actor-0", held_version=-1)
         parts = make_codec().encode(request, "learner-0")
         if keyring is not None:
-            wear(slow, "actor-0", keyring, "learner-0")
-            parts = seals_of("actor-0", keyring).seal("learner-0", identity, parts)
+            wear(slow, f"actor-0{LATEST}", keyring, "learner-0")
+            seals = actor._seals
+            assert seals is not None
+            connection = seals.connection(f"actor-0{LATEST}")
+            parts = seals.seal("learner-0", connection, parts)
+        else:
+            slow.set(zmq.IDENTITY, f"actor-0{LATEST}".encode())
         slow.connect(learner._out.server.get_string(zmq.LAST_ENDPOINT))
         slow.send_multipart(parts)
         assert receive(learner) == ("learner-0", request)
@@ -98,7 +103,7 @@ def test_weights_do_not_pile_up_for_a_slow_peer_and_messages_still_reach_it(
     keys = make_keyrings(["learner-0", "actor-0"]) if is_tcp else {}
     with (
         opened("learner-0", "actor-0", tmp_path, keys) as (learner, actor),
-        slow_taker(learner, keys.get("actor-0")) as slow,
+        slow_taker(learner, actor, keys.get("actor-0")) as slow,
     ):
         num_sent = sum(learner.send("actor-0", weights) for _ in range(100))
         in_its_hands = 3
@@ -160,3 +165,45 @@ def test_a_few_weights_may_wait_however_large_they_are():
         assert in_flight.has_room("actor-0~latest")
         in_flight.add("actor-0~latest", Sent())
     assert not in_flight.has_room("actor-0~latest")
+
+
+def test_what_a_stalled_peer_does_not_take_is_sealed_once_for_each_life(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    keys = make_keyrings(["learner-0", "actor-0"])
+    seals = seals_of("learner-0", keys["learner-0"])
+    sealed_for: list[bytes] = []
+
+    def seal(peer: str, connection: bytes, frames: object, *, as_one: bool = False) -> list[bytes]:
+        sealed_for.append(connection)
+        return [b"sealed"]
+
+    monkeypatch.setattr(seals, "seal", seal)
+    out = Outgoing(InFlightWeights(1), seals)
+    out.learns_ways, out.ways["actor-0"] = True, Way(b"1", b"a life")
+    server = StallingServer()
+    out.server = cast("zmq.Socket[bytes]", server)
+    assert out.hand_over("actor-0", [b"first"])
+    for _ in range(5):
+        out.release()
+    assert sealed_for == [b"a life"]
+    out.ways["actor-0"] = Way(b"2", b"the next")
+    out.release()
+    server.is_stalled = False
+    out.release()
+    assert sealed_for == [b"a life", b"the next"]
+    assert server.sent == [[b"2", b"sealed"]]
+    assert not out.holds
+
+
+class StallingServer:
+    """Accepts nothing for a while."""
+
+    def __init__(self) -> None:
+        self.is_stalled = True
+        self.sent: list[list[bytes]] = []
+
+    def send_multipart(self, parts: list[bytes], *_: object, **__: object) -> None:
+        if self.is_stalled:
+            raise zmq.Again
+        self.sent.append(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -78,8 +79,7 @@ def test_where_the_link_is_the_limit_rollouts_are_packed_and_the_log_says_so(
     """The loopback is never the limit, so its time is played: nine tenths of a second for each
     rollout as it is, and one second from one to the next."""
     with both("auto") as (buffer, actor, codec):
-        meter = actor._rollout_links["buffer-0"].meter
-        assert meter is not None
+        meter = actor._rollout_links["buffer-0"]._meter
         taken_s = {header.KIND_ROLLOUT: 0.9, header.KIND_PACKED: 0.05}
         monkeypatch.setattr(meter, "busy_s", lambda: sum(taken_s[kind] for kind in codec.kinds))
         clock = SimpleNamespace(perf_counter=lambda: float(len(codec.kinds)))
@@ -103,6 +103,7 @@ def test_the_kernel_tells_how_long_a_connection_was_busy():
                 client.send(data)
                 assert server.poll(PATIENCE_S * 1000)
                 server.recv()
+            meter.heed()
             busy_s = meter.busy_s()
             assert busy_s is not None
             assert busy_s > 0.0, "it had 50 MB to send"
@@ -137,11 +138,16 @@ def test_a_port_that_refuses_connections_leaves_no_news_to_pile_up():
             meter.close()
 
 
-def test_news_of_a_connection_is_taken_while_nothing_is_sent():
+def test_news_of_a_connection_is_taken_while_nothing_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+):
     with both("auto") as (_, actor, _):
-        meter = actor._rollout_links["buffer-0"].meter
-        assert meter is not None
-        assert meter.monitor.poll(PATIENCE_S * 1000)
-        assert list(actor.receive(PATIENCE_S)) == []
+        announced: list[str] = []
+        monkeypatch.setattr(actor._out, "announce", announced.append)
+        meter = actor._rollout_links["buffer-0"]._meter
+        give_up_s = time.monotonic() + PATIENCE_S
+        while "buffer-0" not in announced and time.monotonic() < give_up_s:
+            assert list(actor.receive(PATIENCE_S)) == []
+        assert announced == ["buffer-0"]
         assert not meter.monitor.poll(0)
         assert meter._fd is not None

@@ -15,13 +15,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from zmq.auth.thread import ThreadAuthenticator
 
+from engine import ciphers
+from engine.ciphers import fastest_cipher
 from engine.errors import WireError
 from engine.messages import Start
 from engine.wire import sealing
 from engine.wire.frames import SEGMENT_BYTES
 from engine.wire.header import Buffer
 from engine.wire.keys import Keyring, make_keyrings
-from engine.wire.sealing import Seals, fastest_cipher
+from engine.wire.sealing import Seals
 from engine.wire.socket_factory import SEAL_BYTES, seals_of
 from engine.wire.sockets import Sockets, Wiring
 from tests.helpers.engine.socket_kit import (
@@ -36,7 +38,7 @@ from tests.helpers.engine.socket_kit import (
 from tests.helpers.paths import REPOSITORY
 
 KEYRINGS = make_keyrings(["buffer-0", "actor-0", "actor-1"])
-CONNECTION = b"actor-0#1"
+CONNECTION = b"actor-0" + b"\1" * 16
 FRAMES: list[Buffer] = [b"header", b"", bytes(range(256)) * 40]
 
 
@@ -94,7 +96,7 @@ def test_what_is_no_public_key_is_refused_by_name(key: str):
     assert sealing.is_public_key(KEYRINGS["actor-0"].members["actor-0"])
 
 
-@pytest.mark.parametrize("choice", range(len(sealing._CIPHERS)))
+@pytest.mark.parametrize("choice", range(len(ciphers.CIPHERS)))
 def test_every_cipher_is_taken_and_leaves_room_on_the_wire(
     choice: int, monkeypatch: pytest.MonkeyPatch
 ):
@@ -112,7 +114,7 @@ def test_every_cipher_is_taken_and_leaves_room_on_the_wire(
 def test_a_processor_with_instructions_for_aes_uses_it():
     with open("/proc/cpuinfo") as file:
         has_aes = " aes " in file.read()
-    assert sealing._CIPHERS[fastest_cipher()] is AESGCM or not has_aes
+    assert ciphers.CIPHERS[fastest_cipher()] is AESGCM or not has_aes
 
 
 CHANGES: dict[str, Callable[[list[bytes]], list[bytes]]] = {
@@ -168,12 +170,12 @@ def test_what_is_for_another_process_connection_or_direction_does_not_open():
     other = seals_of("actor-1", KEYRINGS["actor-1"])
     sealed = actor.seal("buffer-0", CONNECTION, FRAMES)
     for reader, sender, connection in (
-        (buffer, "actor-0", b"actor-0#2"),  # such as that of its next life
+        (buffer, "actor-0", b"actor-0" + b"\2" * 16),  # such as that of its next life
         (buffer, "actor-1", CONNECTION),
         (other, "actor-0", CONNECTION),
         (actor, "buffer-0", CONNECTION),
     ):
-        with pytest.raises(WireError, match="was not sealed by that member"):
+        with pytest.raises(WireError, match=r"not sealed by that member|another connection"):
             reader.open(sender, connection, sealed)
     with pytest.raises(WireError, match="no member"):
         buffer.open("actor-9", CONNECTION, sealed)
@@ -187,7 +189,7 @@ def test_no_two_lives_and_no_two_directions_share_a_key():
         bytes(seals.seal(peer, connection, [b"\0" * 64])[0])[24:]
         for seals, peer, connection in (
             (first, "buffer-0", CONNECTION),
-            (first, "buffer-0", b"actor-0~latest#1"),
+            (first, "buffer-0", b"actor-0~latest" + b"\1" * 16),
             (second, "buffer-0", CONNECTION),
             (buffer, "actor-0", CONNECTION),
             (buffer, "actor-1", CONNECTION),
@@ -196,11 +198,26 @@ def test_no_two_lives_and_no_two_directions_share_a_key():
     assert len(set(sealed)) == len(sealed)
 
 
+def test_once_a_later_life_was_heard_nothing_of_an_earlier_one_opens():
+    """Such as what was held back by whoever can, or was still queued when it was killed."""
+    first, buffer = both()
+    second, _ = both()
+    before, after = first.connection("actor-0"), second.connection("actor-0")
+    held_back = [first.seal("buffer-0", before, [b"x"]) for _ in range(2)]
+    buffer.open("actor-0", before, held_back[0])
+    buffer.seal("actor-0", before, [b"x"])
+    buffer.open("actor-0", after, second.seal("buffer-0", after, [b"y"]))
+    with pytest.raises(WireError, match="earlier life"):
+        buffer.open("actor-0", before, held_back[1])
+    assert len(buffer._openers) == 1
+    assert not buffer._sealers
+
+
 def test_what_is_garbage_keeps_no_state():
     _, buffer = both()
     for number in range(20):
         with pytest.raises(WireError):
-            buffer.open("actor-0", b"actor-0#%d" % number, [np.random.bytes(100)])
+            buffer.open("actor-0", b"actor-0%016d" % number, [np.random.bytes(100)])
     assert not buffer._openers
 
 
@@ -220,15 +237,13 @@ def test_who_has_listened_is_admitted_but_neither_believed_nor_answered():
     with tcp_server(KEYRINGS["buffer-0"]) as (server, endpoint, codec):
         wiring = Wiring(links=(link("buffer-0", endpoint),), keyring=KEYRINGS["actor-0"])
         with Sockets("actor-0", wiring, make_codec()) as member:
+            own, seals = member._out.own["buffer-0"], member._seals
+            assert seals is not None
+            heard = seals.seal("buffer-0", own, make_codec().encode(HELLO, "buffer-0"))
             assert member.send("buffer-0", HELLO)
             assert receive(server) == ("buffer-0", HELLO)
-            identity = member._out.identities["buffer-0"]
-            seals = member._seals
-            assert seals is not None
-            heard = seals.seal("buffer-0", identity, make_codec().encode(HELLO, "buffer-0"))
             with zmq.Context() as context, context.socket(zmq.DEALER) as listener:
                 listener.set(zmq.LINGER, 0)
-                listener.set(zmq.IDENTITY, b"actor-0#mine")
                 wear(listener, "actor-0", KEYRINGS["actor-0"])  # the password is on the wire
                 listener.connect(endpoint)
                 for words in ([b"anything"], heard, make_codec().encode(HELLO, "buffer-0")):
@@ -274,4 +289,4 @@ def test_a_run_on_one_host_reads_nothing_of_it():
         [sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=REPOSITORY
     )
     assert "zmq" in done.stdout.split()
-    assert not {"cryptography", "engine.wire.sealing"} & set(done.stdout.split())
+    assert not {"cryptography", "engine.ciphers", "engine.wire.sealing"} & set(done.stdout.split())

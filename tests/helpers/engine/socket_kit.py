@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -13,7 +14,7 @@ from engine.rollout import Field, Layout
 from engine.wire.codec import Codec, WeightsLayout
 from engine.wire.header import Buffer
 from engine.wire.keys import Keyring
-from engine.wire.socket_factory import Link, seals_of
+from engine.wire.socket_factory import LATEST, Link, seals_of
 from engine.wire.sockets import Sockets, Wiring
 
 LAYOUT = Layout((Field("reward", "float32"),), 4, 2)
@@ -37,8 +38,10 @@ def make_codec() -> CountingCodec:
 
 def receive(sockets: Sockets) -> tuple[str, AnyMessage | WireError]:
     """The next message, and the role that it is for."""
-    for item in sockets.receive(PATIENCE_S):
-        return item
+    give_up_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < give_up_s:
+        for item in sockets.receive(PATIENCE_S):
+            return item  # it also returns for news of a connection
     raise AssertionError("nothing came")
 
 
@@ -47,9 +50,12 @@ def link(peer: str, endpoint: str, *, latest_only: bool = False) -> Link:
 
 
 def wear(socket: zmq.Socket[bytes], name: str, keys: Keyring, server: str = "buffer-0") -> None:
-    """Makes a raw socket say what the member of this name would say to be admitted."""
+    """Makes a raw socket say what a member would say to be admitted: the name of a connection."""
     socket.set(zmq.PLAIN_USERNAME, name.encode())
-    socket.set(zmq.PLAIN_PASSWORD, seals_of(name, keys).password(server, is_client=True).encode())
+    socket.set(
+        zmq.PLAIN_PASSWORD,
+        seals_of(name.removesuffix(LATEST), keys).password(server, is_client=True).encode(),
+    )
 
 
 @contextmanager

@@ -52,7 +52,8 @@ class PlainOpening(SocketFactory):
         """Nothing."""
 
     def _secure_client(self, socket: zmq.Socket[bytes], link: Link) -> None:
-        """Nothing."""
+        """Its name, as on one host."""
+        self._name_client(socket, link)
 
     def start_authenticator(self, endpoint: str, admitted: Collection[str] | None = None) -> None:
         """No key is required."""
