@@ -201,14 +201,22 @@ def accumulated(delta_t: Tensor, trace_t: Tensor) -> Tensor:
     return result
 
 
-accumulate = torch.library.custom_op("tianji::accumulate", accumulated, mutates_args=())
+def _accumulated_shape(delta_t: Tensor, _trace_t: Tensor) -> Tensor:
+    return torch.empty_like(delta_t)
+
+
+# Not by `torch.library.custom_op`, whose first call imports PyTorch's compiler for seconds.
+_OPERATIONS = torch.library.Library("tianji", "FRAGMENT")  # type: ignore[no-untyped-call]
+_OPERATIONS.define(  # type: ignore[no-untyped-call]
+    "accumulate(Tensor delta_t, Tensor trace_t) -> Tensor"
+)
+_OPERATIONS.impl(  # type: ignore[no-untyped-call]
+    "accumulate", accumulated, "CompositeExplicitAutograd"
+)
+torch.library.register_fake("tianji::accumulate", _accumulated_shape, lib=_OPERATIONS)
+accumulate = torch.ops.tianji.accumulate.default
 """The same as one operation, of which a compiled function would have several for each step
 otherwise; it calls `engine/compilation/cpp/accumulate.cpp`."""
-
-
-@accumulate.register_fake
-def _(delta_t: Tensor, trace_t: Tensor) -> Tensor:
-    return torch.empty_like(delta_t)
 
 
 Judge: TypeAlias = Callable[[nn.Module, Mapping[str, Tensor]], dict[str, Tensor]]

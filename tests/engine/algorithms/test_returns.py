@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 
 from engine.algorithms.returns import generalized_advantages
 from tests.helpers.engine.returns_by_hand import advantage_by_hand
+from tests.helpers.paths import REPOSITORY
 
 
 @settings(deadline=None, max_examples=100, derandomize=True)
@@ -68,3 +72,16 @@ def test_a_terminated_episode_has_no_future():
 def test_a_truncated_episode_is_bootstrapped_from_its_last_observation_and_then_cut():
     # A_0 = 1 + 0.5 * 20 - 10
     assert two_steps(truncated=True) == [1.0, -3.0]
+
+
+def test_sums_in_time_do_not_import_pytorchs_compiler():
+    """It would take seconds of the first update of every learner."""
+    program = (
+        "import sys, torch\n"
+        "from engine.algorithms.returns import accumulate\n"
+        "print(accumulate(torch.ones(3, 1), torch.ones(3, 1)).flatten().tolist())\n"
+        "print('torch._dynamo' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", program]
+    out = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert out.splitlines() == ["[3.0, 2.0, 1.0]", "False"]
