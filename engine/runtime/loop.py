@@ -46,6 +46,11 @@ from engine.wire.sockets import Sockets
 SLICE_S = 0.01
 """Longest time that a busy executor runs before messages are polled again."""
 
+REFUSALS_SAID = 20
+"""So many refused frames are logged as they come."""
+REFUSAL_EVERY_S = 5.0
+"""How often one is logged after these."""
+
 WORK = (Update, UpdateFromSamples, InsertRollout, StepEnvironment)
 """Commands that are progress of a run; others, such as saving, are not."""
 
@@ -127,6 +132,8 @@ class Loop:
         self._woke_at_s = time.monotonic()
         self._longest_turn_s = 0.0
         self._work = 0
+        self._num_refused = self._num_unsaid = 0
+        self._silent_until_s = 0.0
 
     def post(self, to: str, event: Event) -> None:
         """Adds an event to the inbox of a role in this process."""
@@ -197,7 +204,7 @@ class Loop:
         self._longest_turn_s = max(self._longest_turn_s, turn_s)
         for to, message in self._sockets.receive(timeout_s):
             if isinstance(message, WireError):
-                print(f"refused a frame: {message}", file=sys.stderr, flush=True)
+                self._refused(message)
                 continue
             if isinstance(message, Probe):
                 self._answer(message, self._sockets)
@@ -205,6 +212,17 @@ class Loop:
             for address in self._recipients(to):
                 self.post(address, message)
         self._woke_at_s = time.monotonic()
+
+    def _refused(self, error: WireError) -> None:
+        """Logs it; of a flood, one every few seconds and how many came since."""
+        now_s = time.monotonic()
+        self._num_refused += 1
+        self._num_unsaid += 1
+        if self._num_refused > REFUSALS_SAID and now_s < self._silent_until_s:
+            return
+        more = "" if self._num_unsaid == 1 else f" ({self._num_unsaid} frames were refused since)"
+        print(f"refused a frame: {error}{more}", file=sys.stderr, flush=True)
+        self._num_unsaid, self._silent_until_s = 0, now_s + REFUSAL_EVERY_S
 
     def _answer(self, probe: Probe, sockets: Sockets) -> None:
         """Answers the watchdog: this loop runs, and how much work it did."""

@@ -44,6 +44,8 @@ SHORT_BYTES = 2**15
 """Up to this size the number of steps matters more than the number of bytes; PyZMQ copies them."""
 IO_THREADS = 2
 """One sends while the other receives."""
+MAX_WAITING_BYTES = 2**32
+"""Of pieces that may wait to be received: more than any vector has that is added up here."""
 MEET_S = 600.0
 """Time-out for the other members to reach a sum; one that is gone is noticed long before."""
 LAST_PIECES_S = 1.0
@@ -82,8 +84,9 @@ class RingSeat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _RingSockets(SocketFactory):
-    """Queues have no limit, since no member can send more of a sum than one vector before it needs
-    an answer; with a limit, a member that computes for a while would not answer heartbeats."""
+    """What is sent has no limit, and what is received a large one, since no member can send more of
+    a sum than one vector before it needs an answer; with a small one, a member that computes for a
+    while would not answer heartbeats."""
 
     high_water_mark = 0
     heartbeat_ms = 1_000
@@ -119,7 +122,9 @@ class LearnerRing:
             self._seals = seals_of(address, keyring)
             factory = self.factory(address, PIECE_BYTES, self._context, self._seals)
             self._authenticator = factory.start_authenticator(seat.bind, (seat.left,))
+            factory.high_water_mark = MAX_WAITING_BYTES // PIECE_BYTES
             self._left = factory.bind(seat.bind, listener, zmq.PULL)
+            factory.high_water_mark = 0
             self._right = factory.connect(seat.right, zmq.PUSH)
             self._monitor = self._right.get_monitor_socket(
                 zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED

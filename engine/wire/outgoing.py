@@ -36,6 +36,9 @@ HERE: Sequence[Buffer] = (b"",)
 """A message that says nothing but that its sender is there."""
 MIN_IN_FLIGHT = 4
 """Even if a frame is larger than that."""
+MAX_ALL_BYTES = 2**30
+"""Weights that may wait for all peers together, each sealed on its own; beyond this, one frame for
+each."""
 
 
 class Tracker(Protocol):
@@ -55,15 +58,22 @@ class InFlightWeights:
     """
 
     def __init__(self, frame_bytes: int) -> None:
+        self._most_of_all = MAX_ALL_BYTES // frame_bytes
         self._most = max(MIN_IN_FLIGHT, MAX_IN_FLIGHT_BYTES // frame_bytes)
         self._sent: dict[str, deque[Tracker]] = {}
 
     def has_room(self, peer: str) -> bool:
         """Whether another frame may be sent to this peer."""
-        sent = self._sent.get(peer)
+        num_waiting = self._num_waiting(peer)
+        if not num_waiting or num_waiting >= self._most:
+            return not num_waiting
+        return sum(map(self._num_waiting, self._sent)) < self._most_of_all
+
+    def _num_waiting(self, peer: str) -> int:
+        sent = self._sent.get(peer, deque())
         while sent and sent[0].done:  # frames leave in the order of sending
             sent.popleft()
-        return sent is None or len(sent) < self._most
+        return len(sent)
 
     def add(self, peer: str, tracker: Tracker) -> None:
         """Records a sent frame."""

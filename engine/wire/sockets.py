@@ -48,6 +48,11 @@ if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator
 
 
+MAX_TAKEN = 256
+"""Messages of one socket at a time, so that a flood of them does not keep timers and other sockets
+waiting."""
+
+
 class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     """What a process needs to reach the others.
 
@@ -205,7 +210,7 @@ class Sockets:
         return False
 
     def receive(self, timeout_s: float | None) -> Iterator[tuple[str, AnyMessage | WireError]]:
-        """Waits for messages and yields all that arrived, each with the role that it is for.
+        """Waits for messages and yields those that arrived, each with the role that it is for.
 
         A frame that must not be decoded is yielded as a `WireError` that names its sender, so that
         it gets reported.
@@ -243,7 +248,9 @@ class Sockets:
                 if meter.heed():
                     self._out.announce(connection)
                 continue
-            while (taken := self._take(socket)) is not None:
+            for _ in range(MAX_TAKEN):
+                if (taken := self._take(socket)) is None:
+                    break
                 if self._shared is not None:
                     yield from self._shared.take_sent_before(taken[1])
                 yield taken

@@ -19,9 +19,16 @@ from engine.testing import make_weights
 from engine.wire.codec import Codec, WeightsLayout
 from engine.wire.frames import allocate_framed
 from engine.wire.keys import Keyring, make_keyrings
-from engine.wire.outgoing import MAX_IN_FLIGHT_BYTES, MIN_IN_FLIGHT, InFlightWeights, Outgoing, Way
+from engine.wire.outgoing import (
+    MAX_ALL_BYTES,
+    MAX_IN_FLIGHT_BYTES,
+    MIN_IN_FLIGHT,
+    InFlightWeights,
+    Outgoing,
+    Way,
+)
 from engine.wire.socket_factory import LATEST, seals_of
-from engine.wire.sockets import Sockets, Wiring
+from engine.wire.sockets import MAX_TAKEN, Sockets, Wiring
 from tests.helpers.engine import socket_kit
 from tests.helpers.engine.socket_kit import HELLO, LAYOUT, PATIENCE_S, link, receive, wear
 from tests.helpers.ports import ANY_PORT
@@ -135,6 +142,18 @@ def test_weights_come_by_their_own_connection_where_the_learner_is_a_client_too(
         assert isinstance(receive(worker)[1], WeightsArrived)
 
 
+def test_many_slow_peers_together_have_a_limit_too():
+    in_flight = InFlightWeights(MAX_IN_FLIGHT_BYTES // 4)
+    peers = [f"actor-{number}~latest" for number in range(100)]
+    num_sent = 0
+    for peer in peers * 4:
+        if in_flight.has_room(peer):
+            in_flight.add(peer, Sent())
+            num_sent += 1
+    assert num_sent == max(MAX_ALL_BYTES // (MAX_IN_FLIGHT_BYTES // 4), len(peers))
+    assert in_flight.has_room("another~latest"), "one for each"
+
+
 @dataclass
 class Sent:
     done: bool = False
@@ -207,3 +226,14 @@ class StallingServer:
         if self.is_stalled:
             raise zmq.Again
         self.sent.append(parts)
+
+
+def test_a_flood_is_taken_in_turns(tmp_path: Path):
+    with opened("coordinator", "buffer-0", tmp_path, {}) as (coordinator, buffer):
+        assert all(coordinator.send("buffer-0", message) for message in MESSAGES)
+        counts: list[int] = []
+        give_up_s = time.monotonic() + PATIENCE_S
+        while sum(counts) < len(MESSAGES) and time.monotonic() < give_up_s:
+            counts.append(len(list(buffer.receive(0.1))))
+        assert sum(counts) == len(MESSAGES)
+        assert max(counts) <= MAX_TAKEN

@@ -208,6 +208,10 @@ def test_who_has_listened_is_admitted_and_breaks_nothing(capfd: pytest.CaptureFi
     assert said == ring_module.MAX_SAID
 
 
+def test_what_waits_to_be_received_has_a_limit():
+    assert everyone(2, lambda ring, _: int(ring._left.get(zmq.RCVHWM))) == [2**14, 2**14]
+
+
 def test_a_member_that_is_not_the_left_neighbour_is_refused_as_a_stranger():
     """Neither with a key of its own, nor with one of another member of the run."""
     seats, keyrings = ring_seats(3)
