@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -22,6 +22,7 @@ from engine.blueprint import Blueprint
 from engine.compilation.library import DamagedError, Kind, Library, discard_library, library_path
 from engine.graph.cut import Cut
 from engine.host.cores import release
+from engine.host.cpp_compiler import compiler_names, cpp_compiler
 from engine.host.descriptors import spare
 from engine.host.end_signals import END_SIGNAL
 from engine.host.tether import tethered
@@ -37,7 +38,6 @@ NAMES: dict[Kind, str] = {
     "collect": "acting and environments",
     "prepare": "advantages",
 }
-_COMPILERS = ("g++", "clang++", "c++")
 
 
 class CompileOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -292,18 +292,8 @@ class Workspace:
         os.close(self.lock)
 
 
-def cpp_compiler() -> str | None:
-    """The C++ compiler of this host."""
-    return next((name for name in _compilers() if shutil.which(name)), None)
-
-
-def _compilers() -> Sequence[str]:
-    named = os.environ.get("CXX")
-    return (named,) if named else _COMPILERS
-
-
 def _missing_compiler() -> str | None:
     """Why nothing can be compiled here; None if it can."""
     if cpp_compiler() is not None:
         return None
-    return f"no C++ compiler here ({', '.join(_compilers())})"
+    return f"no C++ compiler here ({', '.join(compiler_names())})"

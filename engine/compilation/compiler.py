@@ -162,12 +162,23 @@ def _compile_loops(graph: GraphModule, made: Path, workspace: Path, kernel: Prod
         raise UnsupportedError("its products are faster")
     graph = GraphModule(graph, deepcopy(graph.graph))
     replace_products(graph, kernel.can)
-    source = native_source(graph, rules_of_calls(kernel.num_threads))
+    source = _source_of(graph, kernel.num_threads)
     objects = [kernel.object]
     if _accumulates(graph):
         objects.append(compile_object("accumulate.cpp", workspace, ACCUMULATE))
     build(source, kernel.compiler, objects, made)
     return kernel.described(computes_all=True)
+
+
+def _source_of(graph: GraphModule, num_threads: int) -> str:
+    """The C++ of its loops. Whatever fails here is unknown to them: PyTorch's compiler may know
+    it, and a library must not be missing for it."""
+    try:
+        return native_source(graph, rules_of_calls(num_threads))
+    except UnsupportedError:
+        raise
+    except Exception as error:
+        raise UnsupportedError(f"{type(error).__name__} in loops: {error}") from error
 
 
 def compile_by_pytorch(

@@ -8,15 +8,16 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.compilation.compile_job import cpp_compiler
 from engine.compilation.library import cache_directory
+from engine.files import write_durably
 from engine.host.cores import processor_features
+from engine.host.cpp_compiler import compiler_identity
 
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC")
 SCAN = "tianji_scan"
@@ -29,31 +30,33 @@ _SEARCHED = "LIBRARY_PATH"
 def compile_object(source: str, directory: Path, name: str, flags: Sequence[str] = FLAGS) -> Path:
     """Compiles a source file of this folder to `NAME.o`, or takes the object that was kept.
 
-    If another process compiles it, this one waits for that.
+    If another process or thread compiles it, this one waits for that. What another user has put
+    there, or is damaged, is compiled anew.
 
     Raises:
         OSError, subprocess.CalledProcessError: It cannot be compiled.
     """
-    compiler = shutil.which(cpp_compiler() or "")
-    if compiler is None:
+    identity = compiler_identity()
+    if identity is None:
         raise FileNotFoundError("no C++ compiler here")
     compiled = directory / f"{name}.o"
     path = Path(__file__).parent / "cpp" / source
-    kept = cache_directory() / "objects" / f"{name}-{_digest(path, compiler, flags)}.o"
-    with _alone(kept):
-        if kept.exists():
-            shutil.copyfile(kept, compiled)
+    kept = cache_directory() / "objects" / f"{name}-{_digest(path, (*identity, *flags))}.o"
+    with _alone(kept), tempfile.TemporaryDirectory(dir=directory) as aside:
+        fresh = Path(aside) / compiled.name
+        if (content := _intact(kept)) is not None:
+            fresh.write_bytes(content)
         else:
-            command = [compiler, *flags, "-c", str(path), "-o", str(compiled)]
+            command = [identity[0], *flags, "-c", str(path), "-o", str(fresh)]
             subprocess.run(command, check=True, capture_output=True)
-            _keep(compiled, kept)
+            _keep(fresh.read_bytes(), kept)
+        fresh.replace(compiled)  # which another thread may be linking
     return compiled
 
 
-def _digest(source: Path, compiler: str, flags: Sequence[str]) -> str:
+def _digest(source: Path, made_by: Sequence[object]) -> str:
     """Of all that an object depends on."""
-    found = os.stat(compiler)
-    depends_on = (compiler, found.st_size, found.st_mtime_ns, *flags, processor_features())
+    depends_on = (*made_by, processor_features())
     digest = hashlib.blake2b(repr(depends_on).encode(), digest_size=16)
     for path in (source, *sorted(source.parent.glob("*.h"))):
         digest.update(path.read_bytes())
@@ -69,13 +72,32 @@ def _alone(kept: Path) -> Iterator[None]:
         yield
 
 
-def _keep(made: Path, kept: Path) -> None:
-    """Copies a file to its place atomically: it is there completely or not at all."""
-    fresh = kept.with_suffix(".new")
-    shutil.copyfile(made, fresh)
-    with fresh.open("rb") as file:
-        os.fsync(file.fileno())
-    fresh.replace(kept)
+def _intact(kept: Path) -> bytes | None:
+    """An object that this user has kept, and that is as it was then."""
+    try:
+        with kept.open("rb") as file:
+            if os.fstat(file.fileno()).st_uid != os.getuid():
+                return None
+            content = file.read()
+        is_same = _checksum_path(kept).read_bytes() == _checksum(content)
+    except (FileNotFoundError, PermissionError):
+        return None
+    return content if is_same else None
+
+
+def _keep(content: bytes, kept: Path) -> None:
+    """Writes an object, and its checksum after it."""
+    _checksum_path(kept).unlink(missing_ok=True)
+    write_durably(kept, content)
+    write_durably(_checksum_path(kept), _checksum(content))
+
+
+def _checksum_path(kept: Path) -> Path:
+    return kept.with_suffix(".sha256")
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from engine.compilation.scanning import Scanner
 from engine.files import write_durably
 from engine.host.account import cache_home
 from engine.host.cores import processor_features
+from engine.host.cpp_compiler import compiler_identity
 from engine.spaces.leaves import identity_of
 
 MAKERS = (
@@ -61,7 +62,7 @@ def describe(tensors: Mapping[str, Tensor]) -> Signature:
 
 
 class DamagedError(Exception):
-    """The cached file is damaged: a disk was full, or power was lost."""
+    """The cached file is damaged, since a disk was full or power was lost, or another user's."""
 
 
 class Seal(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +110,10 @@ def _check_sealed(library: Path) -> Seal:
     """
     try:
         seal = msgspec.json.decode(signature_path(library).read_bytes(), type=Seal)
-        if library.stat().st_size != seal.num_bytes:
+        found = library.stat()
+        if found.st_uid != os.getuid():
+            raise DamagedError("it belongs to another user")
+        if found.st_size != seal.num_bytes:
             raise DamagedError("its size does not match")
         with library.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != seal.sha256:
@@ -214,7 +218,7 @@ def cache_directory() -> Path:
 
 def library_path(blueprint: Blueprint, kind: Kind) -> Path:
     """The library for this experiment, and for all that differ only in values that it does not
-    read, on this machine, with this PyTorch and source code."""
+    read, on this machine, with this PyTorch, C++ compiler and source code."""
     experiment, request = blueprint.experiment, blueprint.algorithm.samples()
     is_learner = kind in ("steps", "prepare")
     unread = {
@@ -238,6 +242,7 @@ def library_path(blueprint: Blueprint, kind: Kind) -> Path:
             processor_features(),
             sys.version,
             experiment.staleness.is_fixed,
+            compiler_identity(),
         )
     )
     digest = hashlib.blake2b(described, digest_size=16)

@@ -22,9 +22,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from engine.compilation.compile_job import cpp_compiler
 from engine.compilation.host_code import FLAGS, compile_object
 from engine.compilation.products import Shape, finished
+from engine.host.cpp_compiler import cpp_compiler
 from engine.wording import plural
 
 NAME = "tianji_product"

@@ -20,10 +20,12 @@ namespace {
 
 class Helpers {
  public:
-  // Those of this library, which nobody ends: it stays loaded as long as its process lives.
+  // Those of this library, which nobody ends: it stays loaded as long as its process lives. A
+  // forked process has none of their threads, and maybe their lock, so it begins anew.
   static Helpers& all() {
-    static Helpers* const made = new Helpers;
-    return *made;
+    static const int is_told = pthread_atfork(nullptr, nullptr, [] { current() = new Helpers; });
+    (void)is_told;
+    return *current();
   }
 
   // work(i) for each i below `parts`, by at most so many threads. If another thread shares work
@@ -43,6 +45,11 @@ class Helpers {
   }
 
  private:
+  static Helpers*& current() {
+    static Helpers* made = new Helpers;
+    return made;
+  }
+
   typedef void (*Call)(const void* of, int64_t i);
   static constexpr uint64_t NEXT = uint64_t(1) << 32;  // one more piece of work
   static constexpr uint64_t PART = NEXT - 1;           // the mask of a part; also: none left

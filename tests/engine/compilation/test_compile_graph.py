@@ -65,6 +65,19 @@ def test_other_operations_are_left_to_pytorch(tmp_path: Path, left_to_pytorch: l
     assert len(left_to_pytorch) == 1
 
 
+def test_what_fails_in_loops_is_left_to_pytorch(
+    tmp_path: Path, left_to_pytorch: list[GraphModule], monkeypatch: pytest.MonkeyPatch
+):
+    def fails(*_: object) -> str:
+        raise KeyError("an argument")
+
+    monkeypatch.setattr(compiler, "native_source", fails)
+    arguments = [torch.randn(40, 16), torch.randn(8, 16), torch.zeros(8)]
+    line = compiled(layer, arguments, tmp_path, adapts=False)
+    assert line.startswith("by PyTorch's compiler: KeyError in loops: 'an argument'")
+    assert len(left_to_pytorch) == 1
+
+
 @pytest.mark.parametrize("failing", ["build", "ProductKernel"])
 def test_a_failed_compiler_is_replaced_by_pytorch_only_where_results_may_differ(
     tmp_path: Path,

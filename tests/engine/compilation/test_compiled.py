@@ -447,6 +447,14 @@ def test_a_damaged_library_is_never_loaded_and_compiled_anew(
     assert CompileJob(blueprint, "steps").outcome.startswith("not compiled: no C++ compiler")
 
 
+def test_a_library_of_another_user_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    put_something(tmp_path / "steps.so")
+    own = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: own + 1)
+    with pytest.raises(DamagedError, match="another user"):
+        Library(tmp_path / "steps.so")
+
+
 def test_who_finds_a_damaged_library_leaves_it_to_whoever_compiles(tmp_path: Path):
     blueprint = make_blueprint(ppo())
     library = library_path(blueprint, "steps")
@@ -607,6 +615,17 @@ def test_the_library_depends_on_what_is_computed():
     assert plain != steps_path(ppo(clip_range=0.1))
     assert plain != steps_path(ppo(minibatch_steps=80))
     assert plain != library_path(make_blueprint(ppo()), "act")
+
+
+def test_the_library_depends_on_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    compiler = tmp_path / "compiler"
+    compiler.write_text("one")
+    compiler.chmod(0o700)
+    monkeypatch.setenv("CXX", str(compiler))
+    plain = steps_path(ppo())
+    assert plain == steps_path(ppo())
+    compiler.write_text("another")
+    assert plain != steps_path(ppo())
 
 
 def normalising_ppo() -> Experiment:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -35,3 +37,38 @@ def test_what_cannot_be_compiled_is_not_kept(tmp_path: Path):
     with pytest.raises(subprocess.CalledProcessError):
         compile_object("scan.cpp", tmp_path, "scan", ("--no-such-flag",))
     assert not list((host_code.cache_directory() / "objects").glob("*.o"))
+
+
+def kept_object() -> Path:
+    (kept,) = (host_code.cache_directory() / "objects").glob("*.o")
+    return kept
+
+
+@pytest.mark.parametrize("fault", ["damaged", "no checksum", "another user's"])
+def test_what_may_not_be_linked_is_compiled_anew(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    flags = (*FLAGS, "-O0")
+    right = compile_object("accumulate.cpp", tmp_path, "sums", flags).read_bytes()
+    kept = kept_object()
+    kept.write_bytes(right[:-1] + b"x")
+    if fault == "no checksum":
+        kept.with_suffix(".sha256").unlink()
+    elif fault == "another user's":
+        wrong = hashlib.sha256(kept.read_bytes()).hexdigest()
+        kept.with_suffix(".sha256").write_text(wrong)
+        own = os.getuid()
+        monkeypatch.setattr(os, "getuid", lambda: own + 1)
+    assert compile_object("accumulate.cpp", tmp_path, "sums", flags).read_bytes() == right
+    assert kept_object().read_bytes() == right
+
+
+def test_an_object_that_is_being_linked_is_not_written_to(tmp_path: Path):
+    flags = (*FLAGS, "-O0")
+    first = compile_object("accumulate.cpp", tmp_path, "sums", flags)
+    with first.open("rb") as linked:
+        content = first.read_bytes()
+        os.truncate(kept_object(), 3)
+        again = compile_object("accumulate.cpp", tmp_path, "sums", flags)
+        assert again.stat().st_ino != os.fstat(linked.fileno()).st_ino
+        assert linked.read() == content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,18 @@ def test_helpers_compute_beside_the_caller(tmp_path: Path):
     assert len(helpers) == 1
     assert busy_s > 0.0
     torch.testing.assert_close(out, a @ b, atol=1e-4, rtol=1e-5)
+
+
+def test_a_forked_process_has_helpers_of_its_own(threaded: ProductKernel):
+    a, b = random(256, 256), random(256, 256)
+    out, alone = torch.empty(256, 256), torch.empty(256, 256)
+    threaded.multiply(out, a, b, then=NOTHING)  # the helpers of this process
+    child = os.fork()
+    if child == 0:
+        threaded.multiply(alone, a, b, then=NOTHING, count=10)
+        os._exit(len(os.listdir("/proc/self/task")) if torch.equal(alone, out) else 0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 3
 
 
 def test_of_several_matrices_each_is_multiplied(kernel: ProductKernel):
