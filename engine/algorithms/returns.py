@@ -207,13 +207,14 @@ def _accumulated_shape(delta_t: Tensor, _trace_t: Tensor) -> Tensor:
 
 # Not by `torch.library.custom_op`, whose first call imports PyTorch's compiler for seconds.
 _OPERATIONS = torch.library.Library("tianji", "FRAGMENT")  # type: ignore[no-untyped-call]
-_OPERATIONS.define(  # type: ignore[no-untyped-call]
-    "accumulate(Tensor delta_t, Tensor trace_t) -> Tensor"
-)
-_OPERATIONS.impl(  # type: ignore[no-untyped-call]
-    "accumulate", accumulated, "CompositeExplicitAutograd"
-)
-torch.library.register_fake("tianji::accumulate", _accumulated_shape, lib=_OPERATIONS)
+if not hasattr(torch.ops.tianji, "accumulate"):  # a process has one registry, whoever imports this
+    _OPERATIONS.define(  # type: ignore[no-untyped-call]
+        "accumulate(Tensor delta_t, Tensor trace_t) -> Tensor"
+    )
+    _OPERATIONS.impl(  # type: ignore[no-untyped-call]
+        "accumulate", accumulated, "CompositeExplicitAutograd"
+    )
+    torch.library.register_fake("tianji::accumulate", _accumulated_shape, lib=_OPERATIONS)
 accumulate = torch.ops.tianji.accumulate.default
 """The same as one operation, of which a compiled function would have several for each step
 otherwise; it calls `engine/compilation/cpp/accumulate.cpp`."""
