@@ -60,6 +60,8 @@ def _multiply(
     bias, beside = (None if each is None else lowering.place(each) for each in arguments[2:4])
     then = arguments[4]
     assert isinstance(then, int)
+    if 0 in left.sizes:
+        raise UnsupportedError("a product without entries")
     if bias is not None and not is_bias_of(bias.sizes, to.sizes):
         if then != NOTHING:
             raise UnsupportedError("a bias of another shape")

@@ -15,6 +15,7 @@ from engine.compilation.native.places import (
     Elementwise,
     Operation,
     StridedPlace,
+    UnsupportedError,
     extent,
     place_like,
     product_of,
@@ -51,6 +52,10 @@ class Builder:
         sizes = to.sizes
         if product_of(sizes) == 1:
             reduction = None
+        if 0 in sizes:  # as a part of a `cat` may be
+            if reduction is not None:
+                raise UnsupportedError("a sum without entries")
+            return to
         reads = tuple(
             operand if isinstance(operand, Access) else Access(operand.expanded(sizes))
             for operand in operands
@@ -79,6 +84,8 @@ class Builder:
             kind: A key of `COMBINED`.
             to: Of the sizes of `source`, with 1 for these axes.
         """
+        if 0 in source.sizes:
+            raise UnsupportedError("a sum without entries")
         strides = tuple(0 if a in axes else s for a, s in enumerate(to.strides))
         out = StridedPlace(to.buffer, to.offset, source.sizes, strides)
         number = product_of([source.sizes[axis] for axis in axes])

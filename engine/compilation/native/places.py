@@ -141,13 +141,11 @@ def place_like(tensor: Tensor, buffer: Buffer, offset: int = 0) -> StridedPlace:
     """Where a tensor lies in a buffer.
 
     Raises:
-        UnsupportedError: It has no entries, its sizes are not known, or its type has none in C++.
+        UnsupportedError: Its sizes are not known, or its type has none in C++.
     """
     sizes, strides = tuple(tensor.shape), tensor.stride()
     if not all(type(n) is int for n in (*sizes, *strides)):
         raise UnsupportedError("a size that is not known")
-    if 0 in sizes:
-        raise UnsupportedError("a tensor without entries")
     if tensor.dtype not in TYPES:
         raise UnsupportedError(f"{tensor.dtype}")
     return StridedPlace(buffer, offset, sizes, strides)
@@ -155,6 +153,8 @@ def place_like(tensor: Tensor, buffer: Buffer, offset: int = 0) -> StridedPlace:
 
 def extent(tensor: Tensor) -> int:
     """Entries from a tensor's first to its last."""
+    if not tensor.numel():
+        raise UnsupportedError("a tensor without entries")
     return 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
 
 

@@ -125,7 +125,7 @@ def of_parts(x: Tensor, rows: Tensor, choice: Tensor) -> list[Tensor]:
             x.index_select(0, rows),
             x.t()[1:3] + 1,
             x.view(24)[3:20],
-            torch.cat((left, x, right), 1),
+            torch.cat((left, x, x[:, 4:], right), 1),
         ),
         *(torch.stack((x[0], x[5])), chosen.squeeze(-1), x.unsqueeze(1).expand(6, 2, 4) * 2),
         *(torch.zeros_like(x).scatter_add(-1, choice[:, None], chosen), x.transpose(0, 1).clone()),

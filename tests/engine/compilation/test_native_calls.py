@@ -72,7 +72,12 @@ def test_products_copied_to_the_same_memory_in_turn(tmp_path: Path, objects: lis
 
 
 def test_products_and_sums_over_nothing_are_refused():
-    for function in (lambda x: [x[:, :0] @ x[:0]], lambda x: [x[:0].sum() + 1]):
+    for function in (
+        lambda x: [x[:, :0] @ x[:0]],
+        lambda x: [x[:0].sum() + 1],
+        lambda x: [x[:0].sum(0)],
+        lambda x: [torch.linalg.vector_norm(x[:0])],
+    ):
         arguments = with_results(function, torch.randn(3, 3))
         with pytest.raises(UnsupportedError, match="without entries"):
             native_source(traced(writing(function), arguments), PRODUCTS)

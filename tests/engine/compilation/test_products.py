@@ -22,6 +22,8 @@ from engine.compilation import compiler, product_kernel
 from engine.compilation.compiled import CompiledSteps
 from engine.compilation.compiler import write_library
 from engine.compilation.library import Library, sources_of
+from engine.compilation.native.build import native_source
+from engine.compilation.native_calls import rules_of_calls
 from engine.compilation.product_kernel import ProductKernel
 from engine.compilation.products import (
     NOTHING,
@@ -255,6 +257,7 @@ def test_a_rewritten_step_computes_the_same(name: str, num_products: int):
     replace_products(other.graph, lambda shape, then: True)
     names = operations(other.graph)
     assert names.count("tianji.product.default") == num_products
+    assert "tianji_scan" in native_source(other.graph, rules_of_calls(1)), "loops know all of it"
     assert not {"aten.relu.default", "aten.threshold_backward.default"} & set(names)
     generator = torch.Generator().manual_seed(0)
     state = blueprint.algorithm.init(0)
