@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from engine.config.yaml_text import KeyPath
 from engine.errors import ConfigError
 from engine.spec import StalenessSpec
 
 SECTION: Final = "staleness"
+_DEFAULTS: Mapping[str, object] = {
+    field.encode_name: field.default for field in msgspec.structs.fields(StalenessSpec)
+}
 
 
 def refuse_unread_lag(
@@ -20,7 +25,8 @@ def refuse_unread_lag(
 ) -> None:
     """Refuses a bound on lag that the mode does not read, as it would seem to hold.
 
-    A setting may give the mode of a file another value: then the file's bound is left alone.
+    A setting may give the mode of a file another value: then the file's bound is left alone. So is
+    a default that a file has because all keys were written into it.
 
     Args:
         staleness: The rule that applies.
@@ -38,7 +44,7 @@ def refuse_unread_lag(
     for key in ("max_lag", "lag"):
         path = (SECTION, key)
         is_set = is_whole or path in settings
-        is_of_file = path in in_file and not has_set_mode
+        is_of_file = path in in_file and not has_set_mode and section.get(key) != _DEFAULTS[key]
         if key in section and key != staleness.bound_key and (is_set or is_of_file):
             other = staleness.bound_key
             raise ConfigError(

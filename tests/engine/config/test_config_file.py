@@ -277,7 +277,7 @@ def test_rules_across_fields_name_the_key(tmp_path: Path, settings: list[str], w
         ("{mode: fixed, max_lag: 0}", [], "max_lag", "set staleness.lag instead"),
         ("{mode: block, lag: 3}", [], "lag", "set staleness.max_lag instead"),
         ("{lag: 3}", [], "lag", "set staleness.max_lag instead"),
-        ("{mode: unbounded, max_lag: 1}", [], "max_lag", "leave it out"),
+        ("{mode: unbounded, max_lag: 2}", [], "max_lag", "leave it out"),
         ("{mode: block, max_lag: 1}", ["lag=3"], "lag", "set staleness.max_lag instead"),
         ("{mode: fixed, lag: 1}", ["max_lag=3"], "max_lag", "set staleness.lag instead"),
     ],
@@ -300,6 +300,12 @@ def test_a_setting_of_the_mode_leaves_the_bound_of_the_files_mode_alone(tmp_path
     assert "max_lag" in refused(tmp_path, "staleness={mode: fixed, max_lag: 0}").where
     recorded, _ = overlaid_experiment(load(tmp_path, text=text), "run x", changed)
     assert recorded.staleness.bound == 0
+
+
+def test_a_file_may_have_all_keys_with_their_defaults(tmp_path: Path):
+    """As the experiments that benchmarks write have."""
+    text = with_staleness("{mode: block, max_lag: 3, lag: 1}")
+    assert load(tmp_path, text=text).staleness.bound == 3
 
 
 def test_a_rule_across_fields_names_the_line_of_the_file(tmp_path: Path):
