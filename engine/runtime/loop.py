@@ -42,6 +42,7 @@ from engine.roles.commands import (
 from engine.roles.events import Event, TimerFired
 from engine.timing import OFF, SENDING, WAITING, Sections
 from engine.wire.sockets import Sockets
+from engine.wording import plural
 
 SLICE_S = 0.01
 """Longest time that a busy executor runs before messages are polled again."""
@@ -220,8 +221,10 @@ class Loop:
         self._num_unsaid += 1
         if self._num_refused > REFUSALS_SAID and now_s < self._silent_until_s:
             return
-        more = "" if self._num_unsaid == 1 else f" ({self._num_unsaid} frames were refused since)"
-        print(f"refused a frame: {error}{more}", file=sys.stderr, flush=True)
+        since = (
+            "" if self._num_unsaid == 1 else f" (since then: {plural(self._num_unsaid, 'frame')})"
+        )
+        print(f"refused a frame: {error}{since}", file=sys.stderr, flush=True)
         self._num_unsaid, self._silent_until_s = 0, now_s + REFUSAL_EVERY_S
 
     def _answer(self, probe: Probe, sockets: Sockets) -> None:
