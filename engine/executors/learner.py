@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -343,16 +343,18 @@ class LearnerExecutor:
     def _update(self, rollouts: Sequence[Rollout], env_steps_of_others: int) -> list[Event]:
         start_s = self._clock.now_s()
         batch: Batch = self._fill(rollouts)
+        version, acted = self._version, [rollout.info.version_min for rollout in rollouts]
         if self._needs_versions:
-            versions = [rollout.info.version_min for rollout in rollouts]
-            batch = {**batch, VERSION: torch.from_numpy(_columns_of(versions, batch))}
+            versions = torch.from_numpy(_columns_of(acted, batch))
+            batch = {**batch, VERSION: versions.to(batch["valid"].device)}
         result = self._update_state(batch)
-        lag = self._version - _columns_of([rollout.info.version_min for rollout in rollouts], batch)
         shares = (sum(rollout.info.num_env_steps for rollout in rollouts), env_steps_of_others)
         if self._part is not None:  # each of these learners counts its share of the same steps
             num_trained = result.samples_trained * shares[0] // max(int(batch["valid"].sum()), 1)
             result = replace(result, samples_trained=num_trained)
-        return self._updated(result, batch, start_s, shares, lag)
+        return self._updated(
+            result, batch, start_s, shares, lambda: version - _columns_of(acted, batch)
+        )
 
     def _update_state(self, batch: Batch) -> UpdateResult:
         self._state.version = self._version
@@ -361,7 +363,7 @@ class LearnerExecutor:
 
     def _update_from_samples(self, samples: Samples) -> list[Event]:
         start_s = self._clock.now_s()
-        batch = self._fill_samples(samples)
+        batch, version = self._fill_samples(samples), self._version
         result = self._update_state(batch)
         priorities = None
         if result.errors is not None:
@@ -372,8 +374,15 @@ class LearnerExecutor:
         counts *= request.samples_per_draw
         by_version = dict(zip(versions.tolist(), counts.tolist(), strict=True))
         shares = (1, 0) if self._group is None else self._group.own_and_others
-        lag = self._version - batch["version"][:1].numpy()
-        return self._updated(result, batch, start_s, shares, lag, by_version, priorities)
+        return self._updated(
+            result,
+            batch,
+            start_s,
+            shares,
+            lambda: version - batch["version"][:1].numpy(),
+            by_version,
+            priorities,
+        )
 
     def _updated(
         self,
@@ -381,7 +390,7 @@ class LearnerExecutor:
         batch: Batch,
         start_s: float,
         shares: tuple[int, int],
-        lag: npt.NDArray[np.int64],
+        lag_of: Callable[[], npt.NDArray[np.int64]],
         samples_by_version: Mapping[int, int] | None = None,
         priorities: Priorities | None = None,
     ) -> list[Event]:
@@ -391,14 +400,15 @@ class LearnerExecutor:
         Args:
             shares: Of this learner and of the others; every learner uses its samples equally often.
                 Env steps, unless samples are from replay.
-            lag: Of the samples, as `ratios.summarise` takes it.
+            lag_of: Gives the lag of the samples, as `ratios.summarise` takes it; most updates do
+                not ask.
         """
         of_own, of_others = shares
         self._version += 1
         metrics = {name: float(value) for name, value in result.metrics.items()}
         told = self._soundness.check(self._version, self._state, batch, metrics)
         weights, off = self._publish(self._version, self._vector), ""
-        ratios = None if result.ratios is None else summarise(result.ratios, lag)
+        ratios = None if result.ratios is None else summarise(result.ratios, lag_of())
         if ratios is not None:
             self._state.num_diagnosed += 1
             metrics |= ratios.metrics

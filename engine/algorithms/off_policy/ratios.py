@@ -118,7 +118,8 @@ def summarise(ratios: LogRatios, lag: WholeArray) -> RatioStatistics | None:
         lag: Of the samples in versions: of the columns of rollouts [B], or of the shape of the
             ratios.
     """
-    last, first = ratios.last.numpy(), ratios.first.numpy()
+    of_each = (ratios.first, ratios.last, ratios.limited)
+    first, last, limited_of_all = (each.cpu().numpy() for each in of_each)
     bins, inverse = np.unique(lag_bins(lag), return_inverse=True)
     inverse = inverse.reshape(lag.shape)
     if lag.ndim == 1:
@@ -128,7 +129,7 @@ def summarise(ratios: LogRatios, lag: WholeArray) -> RatioStatistics | None:
     log_ratio, place = np.minimum(last[counts_last], MAX_LOG_RATIO), places[counts_last]
     if not len(log_ratio):
         return None
-    limited = ratios.limited.numpy()[counts_last]
+    limited = limited_of_all[counts_last]
     sums = _Sums.of(log_ratio.astype(np.float64), place, len(bins), limited, ratios.limits)
     moved, place = np.abs(first[counts_first]), places[counts_first]
     furthest = np.full(len(bins), -1.0)
