@@ -55,6 +55,7 @@ def tianji(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
             3,
             ["TIANJI_XINGTIAN_PYTHON", "--skip-missing"],
         ),
+        (["smoke", "--compare", "other-tianji", "--dry-run"], 3, ["--other-tianji"]),
         (["smoke", "--budget", "0", "--dry-run"], 2, ["0 is not a time"]),
         (["smoke", "--budget", "inf", "--dry-run"], 2, ["inf is not a time"]),
         (["overlap", "--budget", "nan", "--dry-run"], 2, ["nan is not a time"]),

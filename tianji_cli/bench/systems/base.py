@@ -33,10 +33,12 @@ class SystemOptions:
     Attributes:
         systems_dir: Virtual environments made by `--install`.
         xingtian_python: The interpreter of the user's own XingTian.
+        other_tianji: The interpreter of another installation of TianJi.
     """
 
     systems_dir: Path
     xingtian_python: Path | None = None
+    other_tianji: Path | None = None
 
 
 class Installed(msgspec.Struct, frozen=True, kw_only=True):

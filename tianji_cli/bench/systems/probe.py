@@ -109,4 +109,6 @@ def venv_python(systems_dir: Path, name: str) -> Path:
 def options_of(python: str) -> SystemOptions:
     """Options that find a system again at this interpreter."""
     path = Path(python)
-    return SystemOptions(systems_dir=path.parent.parent.parent, xingtian_python=path)
+    return SystemOptions(
+        systems_dir=path.parent.parent.parent, xingtian_python=path, other_tianji=path
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tianji_cli.bench.systems.base import System
 from tianji_cli.bench.systems.compiled_loop import CompiledLoop
+from tianji_cli.bench.systems.other_tianji import OtherTianji
 from tianji_cli.bench.systems.rejax import Rejax
 from tianji_cli.bench.systems.rllib import Rllib
 from tianji_cli.bench.systems.sample_factory import SampleFactory
@@ -21,5 +22,6 @@ _ALL: tuple[System, ...] = (
     Xingtian(),
     Sb3(),
     Rejax(),
+    OtherTianji(),
 )
 SYSTEMS_BY_NAME: dict[str, System] = {system.name: system for system in _ALL}

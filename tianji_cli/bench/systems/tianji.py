@@ -39,6 +39,7 @@ from tianji_cli.bench.tasks.work import (
     ATARI,
     BenchDqn,
     BenchImpala,
+    BenchNetwork,
     BenchPpo,
     BenchSac,
     BenchTd3,
@@ -80,7 +81,7 @@ def experiment_of(job: Job) -> dict[str, object]:
             "kwargs": {"repeat_action_probability": 0.0} if env.namespace == ATARI else {},
         },
         "algorithm": {**algorithm, "rollout_steps": task.rollout_steps},
-        "network": msgspec.to_builtins(task.network),
+        "network": _named(task.network),
         "policy": task.policy,
         "learner": {"threads": task.threads},
         "actors": task.workers,
@@ -88,6 +89,12 @@ def experiment_of(job: Job) -> dict[str, object]:
         "stop": {"seconds": _DAY_S, "env_steps": None, "return_threshold": None},
         "checkpoint": {"every_s": None},
     }
+
+
+def _named(network: BenchNetwork) -> dict[str, object]:
+    """Its keys that differ from the defaults, which an experiment has as well."""
+    given, defaults = msgspec.to_builtins(network), msgspec.to_builtins(BenchNetwork())
+    return {key: value for key, value in given.items() if key == "name" or value != defaults[key]}
 
 
 class TianjiFeed:

@@ -34,9 +34,12 @@ from tianji_cli.bench.tasks.work import (
 SYSTEMS = (
     *("tianji", "single-process", "compiled-loop"),
     *("rllib", "sample-factory", "xingtian", "sb3", "rejax"),
+    "other-tianji",
 )
 """Every system that a suite may name, in the order of tables and figures."""
-THREADED = ("tianji", "single-process", "compiled-loop", "sb3")
+OTHER = "other-tianji"
+"""It runs every task that TianJi runs, as TianJi does; a suite need not name it."""
+THREADED = ("tianji", "single-process", "compiled-loop", "sb3", OTHER)
 """Those that can be told how many threads of arithmetic to learn with."""
 ALSO_CALLED = {"cleanrl": "single-process", "leanrl": "compiled-loop"}
 """Other names on the command line: CleanRL's and LeanRL's files are no packages, and these loops
@@ -139,6 +142,18 @@ class Suite(Spec, frozen=True, kw_only=True, tag_field="kind", tag="comparison")
         """The requested systems that can run at least one task, in the order of `SYSTEMS`."""
         able = {system for task in self.tasks.values() for system in task.systems}
         return tuple(system for system in SYSTEMS if system in wanted and system in able)
+
+    def with_other(self) -> Suite:
+        """The same suite, in which another TianJi runs what TianJi runs, as TianJi does."""
+        tasks = {
+            name: msgspec.structs.replace(
+                task, systems={OTHER: task.systems["tianji"], **task.systems}
+            )
+            if "tianji" in task.systems
+            else task
+            for name, task in self.tasks.items()
+        }
+        return msgspec.structs.replace(self, tasks=tasks)
 
     def tasks_of(self, system: str) -> list[Task]:
         """What a system is to run."""

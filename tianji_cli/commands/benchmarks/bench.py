@@ -36,7 +36,7 @@ from tianji_cli.bench.kinds import find_suite, kind_of_suite, read_suite
 from tianji_cli.bench.systems.base import System, SystemOptions
 from tianji_cli.bench.systems.install import INSTALLABLE, install, is_installed
 from tianji_cli.bench.systems.registry import SYSTEMS_BY_NAME
-from tianji_cli.bench.tasks.suite import ALSO_CALLED, SYSTEMS, Suite, load_suite
+from tianji_cli.bench.tasks.suite import ALSO_CALLED, OTHER, SYSTEMS, Suite, load_suite
 from tianji_cli.commands.benchmarks.bench_request import BenchRequest, chosen
 from tianji_cli.commands.benchmarks.conduct import Kind, conduct, implementation
 from tianji_cli.output import Output
@@ -123,10 +123,14 @@ def _with_budget(suite: Suite, budget_s: float) -> Suite:
     return msgspec.structs.replace(suite, tasks=tasks)
 
 
-def _system_names(compare: str, suite: Suite) -> tuple[str, ...]:
-    """TianJi and the baselines of `--compare` that can run the suite."""
+def _words(compare: str) -> list[str]:
+    """The systems that `--compare` names, each once, by their one name."""
     words = [word.strip() for word in compare.split(",") if word.strip()]
-    wanted = list(dict.fromkeys(ALSO_CALLED.get(word, word) for word in words))
+    return list(dict.fromkeys(ALSO_CALLED.get(word, word) for word in words))
+
+
+def _system_names(wanted: Sequence[str], suite: Suite) -> tuple[str, ...]:
+    """TianJi and the baselines of `--compare` that can run the suite."""
     for word in wanted:
         if word not in SYSTEMS:
             raise ConfigError(
@@ -167,7 +171,10 @@ class ComparisonKind(Kind[BenchFiles, BenchManifest, Cell, CellResult]):
         check_games(suite)
         check_environments(suite)
         bench_id = request.new_id("bench", suite.name)
-        names = _system_names(request.compare, suite)
+        words = _words(request.compare)
+        if OTHER in words:
+            suite = suite.with_other()
+        names = _system_names(words, suite)
         systems = [SYSTEMS_BY_NAME[name] for name in names]
         if request.yes and not request.skip_missing and not request.dry_run:
             _install_missing(systems, request, output)

@@ -54,7 +54,7 @@ CompareOption = Annotated[
         metavar="SYSTEMS",
         help="Other systems, comma-separated: single-process (or cleanrl: plain loops in its"
         " manner), compiled-loop (or leanrl: those compiled), rllib, sample-factory,"
-        " xingtian, sb3, rejax.",
+        " xingtian, sb3, rejax, other-tianji.",
     ),
 ]
 TaskOption = Annotated[
@@ -146,6 +146,14 @@ XingtianOption = Annotated[
         help="Python interpreter of your XingTian installation.",
     ),
 ]
+OtherOption = Annotated[
+    Path | None,
+    optional(
+        "--other-tianji",
+        metavar="PYTHON",
+        help="Python interpreter of another TianJi, such as an older checkout's .venv/bin/python.",
+    ),
+]
 
 
 def bench(
@@ -169,6 +177,7 @@ def bench(
     install: InstallOption = None,
     systems_dir: SystemsOption = None,
     xingtian_python: XingtianOption = None,
+    other_tianji: OtherOption = None,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Run the same work on TianJi and on other systems, and report which is faster, by how much."""
@@ -177,7 +186,7 @@ def bench(
     from tianji_cli.commands.benchmarks.bench_request import BenchRequest
 
     output = output_of(context)
-    options = SystemOptions(systems_dir or default_systems_dir(), xingtian_python)
+    options = SystemOptions(systems_dir or default_systems_dir(), xingtian_python, other_tianji)
     if install:
         command.install_command(install, options, output)
         return
