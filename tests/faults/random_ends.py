@@ -30,13 +30,14 @@ import psutil
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from engine.errors import ConfigError  # noqa: E402
+from engine.errors import EXIT_INTERRUPTED, ConfigError  # noqa: E402
 from engine.host.process_identity import find_marked  # noqa: E402
 from engine.trace.reader import read_summary  # noqa: E402
 from engine.trace.summary import Summary  # noqa: E402
 from tests.faults.ends_schedule import COMMAND, LAYOUTS, PlannedRun, make_rounds  # noqa: E402
 from tests.helpers.running import rows  # noqa: E402
 from tianji_cli.commands.report import write_report  # noqa: E402
+from tianji_cli.commands.up import AFTER_ITS_END  # noqa: E402
 from tianji_cli.storage.run_dir import RunPaths  # noqa: E402
 
 REPOSITORY = HERE.parents[1]
@@ -74,6 +75,10 @@ class Trial:
     @property
     def root(self) -> Path:
         return self.results / self.run_id
+
+    def said(self) -> str:
+        """What its command wrote on standard error."""
+        return (self.results / f"{self.run_id}.err").read_text()
 
     @property
     def is_leaving(self) -> bool:
@@ -230,8 +235,7 @@ def _down(trial: Trial) -> None:
 
 def judge(trial: Trial, code: int) -> None:
     """Adds the rules that the run broke."""
-    error = (trial.results / f"{trial.run_id}.err").read_text()
-    if "Traceback" in error:
+    if "Traceback" in (error := trial.said()):
         trial.broken.append(f"traceback: {error[-800:]}")
     summary = _summary(trial)
     if not trial.planned.is_detached:
@@ -260,10 +264,19 @@ def judge_code(trial: Trial, code: int, summary: Summary | None) -> None:
         if code == -signal.SIGKILL:
             return
         trial.happened, was_hit = "missed: it was just ending", False  # who is killed has no code
+    if planned.act == "interrupt-twice" and _ended_early(trial, code):
+        return
     if summary is not None and STATUS_OF_CODE.get(code) != summary.status:
         trial.broken.append(f"exit code {code}, but its summary says {summary.status}")
     if code not in _allowed(trial, was_hit=was_hit):
         trial.broken.append(f"exit code {code} after {trial.happened}")
+
+
+def _ended_early(trial: Trial, code: int) -> bool:
+    """Whether a second Ctrl-C ended the command after its run, as it says or by no handler."""
+    if code == -signal.SIGINT:
+        return (trial.root / "summary.json").exists()
+    return code == EXIT_INTERRUPTED and AFTER_ITS_END in trial.said()
 
 
 def _allowed(trial: Trial, *, was_hit: bool) -> set[int]:

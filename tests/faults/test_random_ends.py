@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from engine.trace.reader import read_summary
 from tests.faults.ends_schedule import COMMAND, KEEPERS, LAYOUTS, MOMENTS, ROLES, make_rounds
 from tests.faults.random_ends import Trial, judge_code, main
+from tests.helpers.paths import REPOSITORY
+from tianji_cli.commands.up import AFTER_ITS_END
+
+FINISHED = REPOSITORY / "tests" / "recorded" / "finished"
 
 
 def test_a_seed_makes_one_list_of_rounds_and_another_seed_another():
@@ -52,6 +57,25 @@ def test_a_command_that_was_just_ending_when_it_was_killed_is_judged_by_what_it_
     trial = Trial(planned, "run", tmp_path, subprocess.Popen(["true"], text=True), tmp_path)
     trial.happened = "kill of command, process 1"
     judge_code(trial, code, None)
+    trial.command.wait()
+    assert (trial.broken == []) == is_right
+
+
+@pytest.mark.parametrize(("said", "is_right"), [(AFTER_ITS_END, True), ("", False)])
+def test_a_second_ctrl_c_after_a_run_must_say_that_the_run_had_ended(
+    tmp_path: Path, said: str, is_right: bool
+):
+    twice = (COMMAND, "interrupt-twice", "stopping")
+    planned = next(
+        run
+        for each in make_rounds(1, 4000)
+        for run in each.runs
+        if (run.target, run.act, run.moment) == twice
+    )
+    trial = Trial(planned, "run", tmp_path, subprocess.Popen(["true"], text=True), tmp_path)
+    trial.happened = "interrupt-twice of command, process 1"
+    (tmp_path / "run.err").write_text(said)
+    judge_code(trial, 130, read_summary(FINISHED / "summary.json"))
     trial.command.wait()
     assert (trial.broken == []) == is_right
 

@@ -128,7 +128,12 @@ def _print(summary: Summary, paths: RunPaths, output: Output) -> None:
         output.data.print(profile_table(profile_of(rows)))
     if summary.trace_error:
         output.say(f"traces end early: {summary.trace_error}")
-    output.say(f"results: {paths.root}   plots: {command_for('report', paths.root)}")
+    output.say(where_results_are(paths))
+
+
+def where_results_are(paths: RunPaths) -> str:
+    """The last words about a run."""
+    return f"results: {paths.root}   plots: {command_for('report', paths.root)}"
 
 
 def _make_missing_summary(paths: RunPaths, status: RunStatus, cause: str) -> Summary:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from engine.errors import EXIT_INTERRUPTED, ConfigError
 from engine.host.user_code import restored_process
 from engine.progress import Progress
-from tianji_cli.commands.outcome import report_detached, report_outcome
+from tianji_cli.commands.outcome import report_detached, report_outcome, where_results_are
 from tianji_cli.commands.run_inline import (
     run_inline,
 )
@@ -45,6 +45,9 @@ from tianji_cli.storage.run_dir import (
 )
 from tianji_cli.tracking.trackers import Trackers
 from tianji_cli.units import plural
+
+AFTER_ITS_END = "interrupted after the run had ended"
+"""The exit code is then 130, whatever the summary says: not all of the outcome was told."""
 
 
 def up(request: UpRequest, output: Output) -> int:
@@ -88,7 +91,11 @@ def up(request: UpRequest, output: Output) -> int:
             if outcome.is_detached:
                 return report_detached(paths, output)
             end_tracking = _end_tracking(trackers, interrupts)
-            return report_outcome(paths, outcome, was_interrupted, output, end_tracking)
+            try:
+                return report_outcome(paths, outcome, was_interrupted, output, end_tracking)
+            except KeyboardInterrupt:
+                output.say(f"{AFTER_ITS_END}; {where_results_are(paths)}")
+                return EXIT_INTERRUPTED
 
 
 def _absolute(request: UpRequest) -> UpRequest:
