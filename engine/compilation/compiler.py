@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
@@ -285,6 +286,8 @@ def main() -> None:
     blueprint = make_blueprint(
         order.experiment, order.cut, has_action_mask=order.has_action_mask
     ).of_group(order.group)
+    tempfile.gettempdir()  # is remembered, and stays: the cache can lie below it
+    os.environ["TMPDIR"] = workspace  # of C++ compilers, which leave their files if killed
     write_library(
         blueprint,
         cast(Kind, kind),

@@ -49,6 +49,7 @@ from engine.spec import EnvSpec, Experiment, StalenessSpec
 from engine.testing import make_experiment, make_rollout, only
 from tests.helpers.engine.functional_steps import FunctionalTaker
 from tests.helpers.paths import REPOSITORY
+from tests.helpers.running import wait_for
 from tests.helpers.warm.start import PROGRAM
 
 TOLERANCE = 1e-5
@@ -536,6 +537,28 @@ def test_closing_ends_the_compiler_and_removes_its_files():
     job.close()
     assert process.poll() is not None
     assert list(library_path(blueprint, "steps").parent.iterdir()) == []
+
+
+CPP_COMPILER = """#!/bin/sh
+: > "${TMPDIR:-/tmp}/ccAbCdEf.s"
+: > "$(dirname "$0")/is-compiling"
+exec sleep 600
+"""
+
+
+def test_a_cpp_compiler_that_is_killed_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    temporary, program = tmp_path / "temporary", tmp_path / "g++"
+    temporary.mkdir()
+    program.write_text(CPP_COMPILER)
+    program.chmod(0o700)
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setenv("CXX", str(program))
+    job = CompileJob(make_blueprint(ppo()), "steps")
+    wait_for((tmp_path / "is-compiling").exists, 120.0, "a C++ compiler")
+    job.close()
+    assert list(temporary.iterdir()) == []
 
 
 LEARNER = """
