@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -15,7 +16,7 @@ from execnet.gateway_io import popen_args
 from execnet.xspec import XSpec
 
 from tests.helpers.running import wait_for
-from tests.helpers.warm import server
+from tests.helpers.warm import caches, server
 from tests.helpers.warm.start import WORKER, module_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks only on Linux")
@@ -74,3 +75,16 @@ def test_a_worker_of_the_suite_is_a_fork_and_leaves_one():
     assert found[0] == WORKER
     is_worker = "PYTEST_XDIST_WORKER" in os.environ
     assert (server.inherited is not None) == is_worker
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork with threads
+def test_what_workers_would_all_rewrite_is_rewritten_before_they_begin(tmp_path, monkeypatch):
+    """One that is no Python is left to them."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    for name, text in (("good", "assert 1 < 2\n"), ("bad", "assert\n"), ("other", "\n")):
+        (tmp_path / f"test_{name}.py").write_text(text)
+    files = sorted(tmp_path.glob("test_*.py"))
+    monkeypatch.setattr(caches, "allowed_cores", lambda: {0})
+    worker = SimpleNamespace(kind="worker", cwd=str(tmp_path))
+    caches.fill_caches([str(tmp_path)], worker)
+    assert [caches.is_rewritten(path) for path in files] == [False, True, True]

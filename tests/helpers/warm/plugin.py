@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 
 import pytest
 
@@ -28,12 +29,18 @@ _COLD_MARKS = ("cold", "slow", "lab", "matrix")
 
 
 class _Server:
-    """A worker of pytest-xdist has its own from its start, others get one at the first need."""
+    """A worker of pytest-xdist has its own from its start, others get one at the first need.
+
+    Attributes:
+        is_wanted: Whether the present test may have forks.
+        tests: Paths of what is run.
+    """
 
     def __init__(self) -> None:
         self._asking = server.inherited
         self._lock = threading.Lock()
         self.is_wanted = True
+        self.tests: list[str] = []
 
     def fork(self, start: Start, descriptors: list[int]) -> int | None:
         """The pid of a child of this process that is what is asked for."""
@@ -41,7 +48,7 @@ class _Server:
             return None
         with self._lock:
             if self._asking is None:
-                self._asking = _start_server()
+                self._asking = _start_server(self.tests)
             message = json.dumps(dataclasses.asdict(start)).encode()
             _adopt(True)
             try:
@@ -56,13 +63,13 @@ def _adopt(is_wanted: bool) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(is_wanted), 0, 0, 0)
 
 
-def _start_server() -> socket.socket:
+def _start_server(tests: Sequence[str]) -> socket.socket:
     own, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    program = [sys.executable, "-m", "tests.helpers.warm.server", str(its.fileno())]
+    words = [str(its.fileno()), json.dumps(tests), "x" * WORDS_BYTES]
     env = {**os.environ, **_ONE_THREAD, "ROOM": "x" * ROOM_BYTES}
     env.pop("PYTHONPATH", None)
     process = subprocess.Popen(
-        [*program, "x" * WORDS_BYTES],
+        [sys.executable, "-m", "tests.helpers.warm.server", *words],
         cwd=ROOT,
         env=env,
         stdin=subprocess.DEVNULL,
@@ -78,7 +85,8 @@ def _start_server() -> socket.socket:
 _server = _Server()
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    _server.tests = [path.partition("::")[0] for path in config.args]
     if sys.platform == "linux":
         forking.lead(_server.fork, dict(os.environ))
 

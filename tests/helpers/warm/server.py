@@ -1,7 +1,8 @@
-"""The process from which tests fork TianJi: `python -m tests.helpers.warm.server FD ROOM`.
+"""The process from which tests fork TianJi: `python -m tests.helpers.warm.server FD TESTS ROOM`.
 
-It has read all libraries, runs nothing itself, and has one thread. `ROOM`, and a variable of that
-name, only keep memory for the words and variables of its forks.
+It has read all libraries, runs nothing itself, and has one thread. `TESTS` are the paths of what
+workers will run, if there will be any. `ROOM`, and a variable of that name, only keep memory for
+the words and variables of its forks.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 
+from tests.helpers.warm.caches import fill_caches
 from tests.helpers.warm.child import await_parent
 from tests.helpers.warm.forking import run
 from tests.helpers.warm.libraries import read_all, read_for
@@ -29,11 +32,16 @@ def main() -> None:
     asking = socket.socket(fileno=int(sys.argv[1]))
     read_all()
     asking.send(b"!")
-    serve(asking)
+    serve(asking, json.loads(sys.argv[2]))
 
 
-def serve(asking: socket.socket) -> None:
-    """Forks what is asked for until nobody can ask any more."""
+def serve(asking: socket.socket, tests: Sequence[str] = ()) -> None:
+    """Forks what is asked for until nobody can ask any more.
+
+    Args:
+        asking: Requests come from there.
+        tests: Paths of what workers will run.
+    """
     while True:
         message, descriptors, _, _ = socket.recv_fds(asking, MESSAGE_BYTES, MOST_DESCRIPTORS)
         if not message:
@@ -41,6 +49,8 @@ def serve(asking: socket.socket) -> None:
         asked = json.loads(message)
         start = Start(**{**asked, "descriptors": tuple(asked["descriptors"])})
         read_for(start)
+        if start.kind == "worker":
+            fill_caches(tests, start)
         child = _orphan(start, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
