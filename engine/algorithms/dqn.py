@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.base import Batch, LearnerState, Spaces, TargetNetwork
+from engine.algorithms.base import Batch, LearnerState, Spaces
 from engine.algorithms.q_learning.config import QLearningConfig
 from engine.algorithms.q_learning.learner import (
     NEXT_MASK,
@@ -132,13 +132,16 @@ class Dqn(QLearning):
         """Actions [B] in the shape of their field."""
         return action.view(-1, *self._action_field.shape)
 
-    def _prepare(self, target: TargetNetwork, batch: Batch) -> dict[str, Tensor]:
+    def judge(self, target: nn.Module, samples: Batch) -> dict[str, Tensor]:
         """See `QLearning`; `next_q` is q_target(s_t, .), [N, num_actions]."""
+        return {"next_q": target(observation_of(samples, NEXT_OBSERVATION))}
+
+    def _samples(self, batch: Batch) -> dict[str, Tensor]:
+        """See `QLearning`; `action` is [N]."""
         samples = merged(batch)
-        with torch.no_grad():
-            next_q = target.network(observation_of(samples, NEXT_OBSERVATION))
         samples.pop(LOG_PROB, None)
-        return samples | {"next_q": next_q, "action": samples["action"].view(len(next_q))}
+        action = samples["action"]
+        return samples | {"action": action.view(len(action))}
 
     def _normalize(self, state: LearnerState, batch: Batch) -> None:
         assert isinstance(state.network, QNetwork)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.base import Algorithm, Batch, Spaces, TargetNetwork
+from engine.algorithms.base import Algorithm, Batch, Spaces
 from engine.algorithms.dqn import Dqn, DqnConfig
 from engine.algorithms.q_learning.learner import merged
 from engine.algorithms.q_learning.losses import sequence_loss
@@ -48,14 +48,16 @@ class RecurrentDqn(Dqn):
         q, state = network.step(observation_of(inputs), inputs[STATE])
         return q, {STATE: state}
 
-    def _prepare(self, target: TargetNetwork, batch: Batch) -> dict[str, Tensor]:
+    def judge(self, target: nn.Module, samples: Batch) -> dict[str, Tensor]:
         """See `Dqn`; `target_q` is q_target of s_0 to s_T, [N, T + 1, num_actions]."""
+        assert isinstance(target, QNetwork)
+        return {"target_q": self._unroll(target, samples).transpose(0, 1)}
+
+    def _samples(self, batch: Batch) -> dict[str, Tensor]:
+        """See `QLearning`; `action` is that of the steps after the burn-in, [N, T]."""
         samples = merged(batch)
-        assert isinstance(target.network, QNetwork)
-        with torch.no_grad():
-            target_q = self._unroll(target.network, samples).transpose(0, 1)
         action = samples["action"][:, self._burn_in_steps :]
-        return samples | {"target_q": target_q, "action": action.reshape(action.shape[:2])}
+        return samples | {"action": action.reshape(action.shape[:2])}
 
     def _observed(self, batch: Batch) -> Observation:
         """The observations of the steps that were trained on; resets are not among them."""

@@ -4,7 +4,8 @@ What an update computes from its batch before its steps, without gradients, can 
 
     judged = state.preparing.run(state, self.judge, batch)
 
-It runs in eager mode at first; the runtime can later put a compiled one with the same results into
+or, if the target network judges, with `state.target` in place of the first `state`. It runs in
+eager mode at first; the runtime can later put a compiled one with the same results into
 `state.preparing` (`engine.compilation.prepared`). To be compilable the function reads tensors from
 its arguments only, has no side effects and does not branch on values.
 """
@@ -224,8 +225,8 @@ Judge: TypeAlias = Callable[[nn.Module, Mapping[str, Tensor]], dict[str, Tensor]
 """(network, batch) -> tensors by name."""
 
 
-class Learning(Protocol):
-    """What it may read; a `LearnerState`."""
+class FlatNetwork(Protocol):
+    """A network whose parameters are views on flat ones: a `LearnerState`, or a `TargetNetwork`."""
 
     @property
     def network(self) -> nn.Module: ...
@@ -237,7 +238,7 @@ class Learning(Protocol):
 class Preparing(Protocol):
     """Computes it."""
 
-    def run(self, state: Learning, judge: Judge, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run(self, of: FlatNetwork, judge: Judge, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What `judge` returns of the network and a batch, without gradients."""
         ...
 
@@ -245,7 +246,7 @@ class Preparing(Protocol):
 class EagerPreparing:
     """Computes it kernel by kernel: the reference for compiled functions."""
 
-    def run(self, state: Learning, judge: Judge, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run(self, of: FlatNetwork, judge: Judge, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Preparing`."""
         with torch.no_grad():
-            return judge(state.network, batch)
+            return judge(of.network, batch)

@@ -36,7 +36,7 @@ NAMES: dict[Kind, str] = {
     "steps": "optimiser steps",
     "act": "acting",
     "collect": "acting and environments",
-    "prepare": "advantages",
+    "prepare": "values before the steps",
 }
 
 

@@ -50,8 +50,7 @@ class CompiledSteps:
             metrics, norms = torch.empty(count, *self._metrics_shape), torch.empty(count)
             arguments = step_arguments(state, step, samples, learning_rate)
             self._library.scan(arguments, [*rows, metrics, norms])
-            for norm in norms.unbind():
-                state.weights.steps.note(norm, learning_rate)
+            state.weights.steps.note(norms, learning_rate)
             return metrics
 
 

@@ -135,8 +135,7 @@ class _StepGraph:
             self._learning_rate.fill_(learning_rate)
             for _ in range(self._num_steps):
                 self._replay()
-            for norm in self._norms.clone().unbind():
-                state.weights.steps.note(norm, learning_rate)
+            state.weights.steps.note(self._norms.clone(), learning_rate)
             return self._metrics.clone()
 
     def _take(self) -> tuple[Tensor, Tensor]:

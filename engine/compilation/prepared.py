@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from engine.algorithms.gradient import pieces_of
-from engine.algorithms.returns import EagerPreparing, Judge, Learning
+from engine.algorithms.returns import EagerPreparing, FlatNetwork, Judge
 from engine.blueprint import Blueprint
 from engine.compilation.fit import Fit
 from engine.compilation.library import Library, Signature, describe
-from engine.compilation.staging import Staging
-from engine.compilation.tracing import Traced, trace
+from engine.compilation.tracing import Traced, batch_of_zeros, trace
 
 _GIVEN, _MADE = "batch.", "made."
 
@@ -43,24 +42,24 @@ class CompiledPreparing:
         self._judge: Judge | None = None
         self._eager = EagerPreparing()
 
-    def run(self, state: Learning, judge: Judge, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run(self, of: FlatNetwork, judge: Judge, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Preparing`. The first function that fits the signature is the one that was
         compiled."""
         is_ours = self._judge is None or judge == self._judge
-        if not is_ours or not self.fit.takes(_signature(state, batch)):
-            return self._eager.run(state, judge, batch)
+        if not is_ours or not self.fit.takes(_signature(of, batch)):
+            return self._eager.run(of, judge, batch)
         self._judge = judge
         made = {
             name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in self._made.items()
         }
-        fixed = [state.weights.vector.detach(), *(batch[name] for name in sorted(batch))]
+        fixed = [of.weights.vector.detach(), *(batch[name] for name in sorted(batch))]
         self._library.scan(fixed, [made[name].unsqueeze(0) for name in sorted(made)])
         return made
 
 
-def _signature(state: Learning, batch: Mapping[str, Tensor]) -> Signature:
+def _signature(of: FlatNetwork, batch: Mapping[str, Tensor]) -> Signature:
     return describe(
-        {"vector": state.weights.vector, **{_GIVEN + name: batch[name] for name in sorted(batch)}}
+        {"vector": of.weights.vector, **{_GIVEN + name: batch[name] for name in sorted(batch)}}
     )
 
 
@@ -68,15 +67,15 @@ class PreparingRecorder:
     """Computes in eager mode and records the first call."""
 
     def __init__(self) -> None:
-        self.judge: Judge | None = None
+        self.recorded: tuple[FlatNetwork, Judge] | None = None
         self.batch: dict[str, Tensor] = {}
         self.made: dict[str, Tensor] = {}
 
-    def run(self, state: Learning, judge: Judge, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run(self, of: FlatNetwork, judge: Judge, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Preparing`."""
-        made = EagerPreparing().run(state, judge, batch)
-        if self.judge is None:
-            self.judge, self.batch, self.made = judge, dict(batch), made
+        made = EagerPreparing().run(of, judge, batch)
+        if self.recorded is None:
+            self.recorded, self.batch, self.made = (of, judge), dict(batch), made
         return made
 
 
@@ -88,18 +87,18 @@ def trace_prepare(blueprint: Blueprint) -> Traced:
     """
     state = blueprint.algorithm.init(0)
     state.preparing = recorder = PreparingRecorder()
-    batch = Staging(blueprint.layout, blueprint.rollouts_per_batch).tensors
-    blueprint.algorithm.update(state, batch)
-    if recorder.judge is None:
+    blueprint.algorithm.update(state, batch_of_zeros(blueprint))
+    if recorder.recorded is None:
         raise RuntimeError("the algorithm computes nothing through state.preparing")
+    of, judge = recorder.recorded
     made = {name: torch.empty_like(recorder.made[name]) for name in sorted(recorder.made)}
     arguments = [
-        state.weights.vector.detach(),
+        of.weights.vector.detach(),
         *(recorder.batch[name] for name in sorted(recorder.batch)),
         *made.values(),
     ]
-    function = _PrepareFunction(state.network, recorder.judge, sorted(recorder.batch), list(made))
-    signature = _signature(state, recorder.batch)
+    function = _PrepareFunction(of.network, judge, sorted(recorder.batch), list(made))
+    signature = _signature(of, recorder.batch)
     signature |= describe({_MADE + name: values for name, values in made.items()})
     return trace(function, arguments, signature)
 

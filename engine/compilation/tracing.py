@@ -128,12 +128,15 @@ def record(blueprint: Blueprint, state: LearnerState) -> StepRecorder:
     """Runs one update on a batch of zeros and returns the recorded step."""
     recorder = StepRecorder()
     state.steps = recorder
-    if blueprint.algorithm.samples().kind == "replay":
-        batch = SampleStaging(blueprint.samples).tensors
-    else:
-        batch = Staging(blueprint.layout, blueprint.rollouts_per_batch).tensors
-    blueprint.algorithm.update(state, batch)
+    blueprint.algorithm.update(state, batch_of_zeros(blueprint))
     return recorder
+
+
+def batch_of_zeros(blueprint: Blueprint) -> dict[str, Tensor]:
+    """What an update of this run is given, all zeros; see `Batch`."""
+    if blueprint.algorithm.samples().samples_replay:
+        return SampleStaging(blueprint.samples).tensors
+    return Staging(blueprint.layout, blueprint.rollouts_per_batch).tensors
 
 
 class _StepFunction:

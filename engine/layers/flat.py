@@ -30,12 +30,12 @@ class StepLog:
         self._sum = self._learning_rate = 0.0
 
     def note(self, norm: Tensor, learning_rate: float) -> None:
-        """Counts one step; does not synchronize.
+        """Counts one step, or several; does not synchronize.
 
         Args:
-            norm: Of its gradient before clipping, a float32 scalar that may not be computed yet;
-                above zero, or the step was skipped if it is zero or not finite.
-            learning_rate: Of this step.
+            norm: Of the gradient of each before clipping, float32, a scalar or [K], that may not be
+                computed yet; above zero, or the step was skipped if it is zero or not finite.
+            learning_rate: Of these steps.
         """
         self._norms.append(norm)
         self._learning_rate = learning_rate
@@ -57,7 +57,7 @@ class StepLog:
 
     def _add_up(self) -> None:
         noted = self._norms
-        norms = [noted[0].item()] if len(noted) == 1 else torch.stack(noted).tolist()
+        norms = torch.cat([norm.reshape(-1) for norm in noted]).tolist()
         taken = [norm for norm in norms if 0 < norm < math.inf]
         self._wanted += len(norms)
         self._taken += len(taken)
@@ -66,7 +66,7 @@ class StepLog:
 
 
 MAX_NOTED = 1024
-"""Sum up beyond this many, so that memory stays bounded if they are never counted."""
+"""Sum up beyond this many notes, so that memory stays bounded if they are never counted."""
 LEAST_NORM = 1e-30
 """Added to the norm of a step that is taken, since a gradient can be zero."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import mul
 from typing import TypeAlias
 
 from msgspec import UNSET
@@ -85,10 +86,12 @@ class UpdateCount:
         """Takes the number of optimiser steps before the next version."""
         self._totals.append(before)
 
-    def between(self, acted: int, version: int) -> int:
-        """Optimiser steps from version `acted` to `version`; from the first one, if samples are
-        older, as those of a resumed store."""
-        return self._totals[version - self._first] - self._totals[max(acted - self._first, 0)]
+    def between(self, acted: Iterable[int], version: int) -> list[int]:
+        """Optimiser steps from each version of `acted` to `version`; from the first one, if samples
+        are older, as those of a resumed store."""
+        totals, first = self._totals, self._first
+        newest = totals[version - first]
+        return [newest - totals[one - first if one > first else 0] for one in acted]
 
 
 def staleness_row(
@@ -112,25 +115,25 @@ def staleness_row(
     versions = event.samples_by_version
     if isinstance(batch, BatchArrived):
         versions = _steps_by_version(batch.rollouts)
+    # Samples from replay are of hundreds of versions, so what is said of each is said in few words.
     steps_by_lag = {version - acted: steps for acted, steps in versions.items()}
-    env_steps = sum(steps_by_lag.values())
+    steps, in_steps = list(versions.values()), updates.between(versions, version)
+    env_steps = sum(steps)
     age_mean_s, age_max_s = _ages_s(batch, began_s)
-    in_steps = {acted: updates.between(acted, version) for acted in versions}
     return Staleness(
         t_s=now_s,
         learner=learner,
         version=version,
         env_steps=env_steps,
         lag_min=min(steps_by_lag),
-        lag_mean=sum(lag * steps for lag, steps in steps_by_lag.items()) / max(env_steps, 1),
+        lag_mean=sum(map(mul, steps_by_lag, steps)) / max(env_steps, 1),
         lag_p95=weighted_percentile(steps_by_lag, 0.95),
         lag_max=max(steps_by_lag),
         steps_by_lag=steps_by_lag,
         age_mean_s=age_mean_s,
         age_max_s=age_max_s,
-        optimizer_lag_mean=sum(in_steps[acted] * n for acted, n in versions.items())
-        / max(env_steps, 1),
-        optimizer_lag_max=max(in_steps.values()),
+        optimizer_lag_mean=sum(map(mul, in_steps, steps)) / max(env_steps, 1),
+        optimizer_lag_max=max(in_steps),
         ratio_batches=1 if event.ratios_by_lag else UNSET,
         **event.ratios_by_lag,
     )

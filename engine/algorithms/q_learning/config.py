@@ -27,6 +27,8 @@ UNREAD_BY_STEP = (
     *("epsilon_decay_env_steps", "epsilon_decay_fraction"),
 )
 """Hyperparameters that no gradient step reads; discounts come with the samples."""
+UNREAD_BY_PREPARING = (*UNREAD_BY_STEP, "loss", "double", "adam_epsilon", "max_gradient_norm")
+"""Those that the values of the target network do not depend on."""
 
 
 class QLearningConfig(Spec, frozen=True, kw_only=True):

@@ -28,7 +28,11 @@ from engine.algorithms.base import (
 )
 from engine.algorithms.gradient import GradientStep
 from engine.algorithms.off_policy.ratios import LogRatios, is_due
-from engine.algorithms.q_learning.config import UNREAD_BY_STEP, QLearningConfig
+from engine.algorithms.q_learning.config import (
+    UNREAD_BY_PREPARING,
+    UNREAD_BY_STEP,
+    QLearningConfig,
+)
 from engine.algorithms.q_learning.losses import METRICS
 from engine.algorithms.replicas import SINGLE_REPLICA, ReplicaGroup, shared_step
 from engine.algorithms.schedules import linear, set_keys
@@ -92,9 +96,10 @@ class QLearning(ABC):
         """See `Algorithm`; it has a parameter `epsilon`."""
 
     @abstractmethod
-    def _prepare(self, target: TargetNetwork, batch: Batch) -> dict[str, Tensor]:
-        """The samples of all updates, as `merged` has them, with values of the target network,
-        which does not change within a message."""
+    def judge(self, target: nn.Module, samples: Batch) -> dict[str, Tensor]:
+        """What the target network says of samples, as tensors to add to them, without gradients. It
+        does not change within a message, so this is computed once for all updates; see
+        `engine.algorithms.returns`."""
 
     @abstractmethod
     def _loss(
@@ -127,6 +132,7 @@ class QLearning(ABC):
             shares_batches=True,
             unread_by_act=config.__struct_fields__,
             unread_by_step=UNREAD_BY_STEP,
+            unread_by_preparing=UNREAD_BY_PREPARING,
             follows_progress=set_keys(
                 config, "epsilon_decay_fraction", "importance_exponent_final"
             ),
@@ -187,7 +193,7 @@ class QLearning(ABC):
         assert state.target is not None
         config = self._shared
         num_updates, batch_size = batch["weight"].shape
-        samples = self._with_beta(self._prepare(state.target, batch), state.progress)
+        samples = self._with_beta(self._prepare(state, batch), state.progress)
         order = torch.arange(num_updates * batch_size).view(num_updates, batch_size)
         rate = self._learning_rate(state.num_updates) / config.learning_rate
         is_told = is_due(state, num_updates)
@@ -211,6 +217,16 @@ class QLearning(ABC):
         priorities = errors if config.prioritized else None
         ratios = None if first is None or last is None else LogRatios(first, last)
         return UpdateResult(samples_trained, named, priorities, ratios)
+
+    def _prepare(self, state: LearnerState, batch: Batch) -> dict[str, Tensor]:
+        """The samples of all updates, judged."""
+        assert state.target is not None
+        samples = self._samples(batch)
+        return {**samples, **state.preparing.run(state.target, self.judge, samples)}
+
+    def _samples(self, batch: Batch) -> dict[str, Tensor]:
+        """What the loss reads of the samples of all updates, [updates x batch size, ...]."""
+        return merged(batch)
 
     def _with_beta(self, samples: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Weights with the exponent beta of a schedule. The largest of a draw is 1, also then."""

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from engine.algorithms.base import Batch, LearnerState, Spaces, TargetNetwork
+from engine.algorithms.base import Batch, LearnerState, Spaces
 from engine.algorithms.q_learning.config import QLearningConfig
 from engine.algorithms.q_learning.learner import (
     NEXT_MASK,
@@ -132,20 +132,17 @@ class FactoredQ(QLearning):
         q, state = network.step(inputs)
         return q, {STATE: state}
 
-    def _prepare(self, target: TargetNetwork, batch: Batch) -> dict[str, Tensor]:
-        """See `QLearning`, with what `TARGET_Q` and `TARGET_WEIGHTS` describe."""
-        samples, network = merged(batch), target.network
-        assert isinstance(network, TeamQNetwork)
-        with torch.no_grad():
-            if self._state_size:
-                unrolled = network.unroll(samples, self._burn_in_steps)
-                values = {name: q.transpose(0, 1) for name, q in unrolled.items()}
-                weights = network.mixer.weights(self._view.state(self._trained(samples)))
-            else:
-                values = network(samples, NEXT_OBSERVATION)
-                weights = network.mixer.weights(self._view.state(samples, NEXT_OBSERVATION))
-        named = {f"{TARGET_Q}.{name}": q for name, q in values.items()}
-        return samples | named | {TARGET_WEIGHTS: weights}
+    def judge(self, target: nn.Module, samples: Batch) -> dict[str, Tensor]:
+        """See `QLearning`: what `TARGET_Q` and `TARGET_WEIGHTS` describe."""
+        assert isinstance(target, TeamQNetwork)
+        if self._state_size:
+            unrolled = target.unroll(samples, self._burn_in_steps)
+            values = {name: q.transpose(0, 1) for name, q in unrolled.items()}
+            weights = target.mixer.weights(self._view.state(self._trained(samples)))
+        else:
+            values = target(samples, NEXT_OBSERVATION)
+            weights = target.mixer.weights(self._view.state(samples, NEXT_OBSERVATION))
+        return {**{f"{TARGET_Q}.{name}": q for name, q in values.items()}, TARGET_WEIGHTS: weights}
 
     def _loss(
         self, network: nn.Module, minibatch: Batch, replicas: ReplicaGroup = SINGLE_REPLICA

@@ -100,6 +100,14 @@ def test_a_step_along_a_gradient_of_zero_is_a_step():
     assert weights.steps.metrics["gradient_norm"] == pytest.approx(0.0, abs=1e-20)
 
 
+def test_steps_that_were_taken_in_one_call_are_counted_one_by_one():
+    _, weights, _ = make_twins()
+    weights.steps.note(torch.tensor([3.0, 0.0, 5.0, torch.inf]), 0.1)
+    weights.steps.note(torch.tensor(1.0), 0.2)
+    assert weights.steps.count() == (5, 2)
+    assert weights.steps.metrics == {"gradient_norm": 3.0, "learning_rate": 0.2}
+
+
 def test_more_steps_than_are_kept_are_counted_all():
     _, weights, _ = make_twins()
     for number in range(2 * MAX_NOTED + 5):

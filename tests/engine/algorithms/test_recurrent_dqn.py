@@ -165,7 +165,7 @@ def test_loss_and_gradient_are_those_of_a_slow_loop(
     assert isinstance(network, QNetwork)
     assert isinstance(target, QNetwork)
     batch = {name: values.unsqueeze(0) for name, values in samples.items()}
-    prepared = dqn._prepare(state.target, batch)
+    prepared = dqn._prepare(state, batch)
     loss, told = dqn._loss(network, prepared)
     wanted, priorities = loss_by_hand(
         network, target, samples, history, first=first, n_step=3, double=double
@@ -191,7 +191,7 @@ def test_the_burn_in_matters_and_has_no_gradient():
     samples["observation"].requires_grad_()
     samples["state"].requires_grad_()
     batch = {name: values.unsqueeze(0) for name, values in samples.items()}
-    loss, _ = dqn._loss(network, dqn._prepare(state.target, batch))
+    loss, _ = dqn._loss(network, dqn._prepare(state, batch))
     of_observation, of_state = torch.autograd.grad(
         loss, [samples["observation"], samples["state"]], allow_unused=True
     )
@@ -200,7 +200,7 @@ def test_the_burn_in_matters_and_has_no_gradient():
     assert of_state is None or not of_state.any()
     other = {name: values.detach().clone() for name, values in batch.items()}
     other["observation"][:, :, 0] += 1
-    changed, _ = dqn._loss(network, dqn._prepare(state.target, other))
+    changed, _ = dqn._loss(network, dqn._prepare(state, other))
     assert abs(changed.item() - loss.item()) > 1e-6
 
 
@@ -354,7 +354,7 @@ def test_the_best_next_action_is_a_valid_one(double: bool):
         "discount": torch.full((1, 9), 0.9).double(),
         "weight": torch.ones(1, 9).double(),
     }
-    _, told = dqn._loss(network, dqn._prepare(state.target, batch))
+    _, told = dqn._loss(network, dqn._prepare(state, batch))
     q, next_q = network(batch["observation"][0]), network(batch["next_observation"][0])
     next_target = target(batch["next_observation"][0])
     for i in range(9):

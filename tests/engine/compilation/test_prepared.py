@@ -18,12 +18,12 @@ from engine.compilation.compiler import without_own_operations, write_library
 from engine.compilation.fit import Fits
 from engine.compilation.library import Library
 from engine.compilation.prepared import CompiledPreparing, trace_prepare
-from engine.compilation.staging import Staging
 from engine.compilation.traces import kinds_of, kinds_of_learner
+from engine.compilation.tracing import batch_of_zeros
 from engine.executors.learner import LearnerExecutor
 from engine.roles.commands import Update
 from engine.roles.events import Noted
-from engine.spec import EnvSpec
+from engine.spec import EnvSpec, StalenessSpec
 from engine.testing import make_experiment, make_rollout
 from tests.helpers.engine.traced_library import TracedLibrary
 
@@ -37,12 +37,14 @@ def blueprint_of(core: dict[str, object] | None = None, **algorithm: object) -> 
         algorithm=algorithm if "name" in algorithm else {**ppo, **algorithm},
         network=msgspec.convert(network, type(experiment.network)),
     )
+    if algorithm.get("name") == "dqn":
+        changed = msgspec.structs.replace(changed, staleness=StalenessSpec(mode="unbounded"))
     return make_blueprint(changed)
 
 
 def random_batch(blueprint: Blueprint) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    batch = Staging(blueprint.layout, blueprint.rollouts_per_batch).tensors
+    batch = batch_of_zeros(blueprint)
     for values in batch.values():
         if values.dtype == torch.bool:
             values.copy_(torch.rand(values.shape, generator=generator) < 0.2)
@@ -53,15 +55,18 @@ def random_batch(blueprint: Blueprint) -> dict[str, Tensor]:
     return batch
 
 
-CASES = pytest.mark.parametrize(
-    "options",
-    [
-        {"value_clip_range": 0.1, "normalize_reward": True, "normalized_reward_limit": 1.0},
-        {"advantages": "vtrace", "decoupled": True},
-        {"core": {"name": "gru", "size": 4}},
-    ],
-    ids=["clipped", "corrected", "with a memory"],
-)
+GRU = {"name": "gru", "size": 4}
+DQN = {"name": "dqn", "batch_size": 8, "updates_per_batch": 2, "target_update_period": 2}
+OF_PPO = {
+    "clipped": {"value_clip_range": 0.1, "normalize_reward": True, "normalized_reward_limit": 1.0},
+    "corrected": {"advantages": "vtrace", "decoupled": True},
+    "with a memory": {"core": GRU},
+}
+OF_TARGET = {"of a target network": DQN, "of one with a memory": {**DQN, "core": GRU}}
+
+
+def cases(named: dict[str, dict[str, object]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("options", list(named.values()), ids=list(named))
 
 
 def check(blueprint: Blueprint, preparing: CompiledPreparing) -> None:
@@ -75,14 +80,18 @@ def check(blueprint: Blueprint, preparing: CompiledPreparing) -> None:
     torch.testing.assert_close(compiled.weights.vector, eager.weights.vector, atol=1e-5, rtol=0)
 
 
-@CASES
+@cases({**OF_PPO, **OF_TARGET})
 def test_what_is_traced_is_what_is_computed(options: dict[str, object]):
     blueprint = blueprint_of(**options)
-    traced = trace_prepare(blueprint)
-    assert torch.ops.tianji.accumulate.default in [node.target for node in traced.graph.graph.nodes]
-    library = TracedLibrary(traced)
+    library = TracedLibrary(trace_prepare(blueprint))
     check(blueprint, CompiledPreparing(library))
     assert library.num_calls == 3
+
+
+@cases(OF_PPO)
+def test_sums_in_time_are_one_operation(options: dict[str, object]):
+    traced = trace_prepare(blueprint_of(**options))
+    assert torch.ops.tianji.accumulate.default in [node.target for node in traced.graph.graph.nodes]
 
 
 def test_an_old_pytorch_computes_it_without_operations_of_its_own():
@@ -139,7 +148,7 @@ def test_a_learner_tells_what_does_not_fit():
     (_, noted), (_,) = (executor.perform(Update(rollouts)) for _ in range(2))
     assert isinstance(noted, Noted)
     assert noted.kind == "eager"
-    assert noted.detail.startswith("advantages: the compiled function is not used")
+    assert noted.detail.startswith("values before the steps: the compiled function is not used")
     executor.close()
 
 
@@ -147,6 +156,7 @@ def test_only_what_computes_something_before_is_compiled_for_it():
     impala = blueprint_of(name="impala", rollout_steps=10, batch_steps=80)
     assert kinds_of_learner(impala) == ("steps",)
     assert kinds_of(blueprint_of()) == ("steps", "prepare", "act")
+    assert kinds_of_learner(blueprint_of(**DQN)) == ("steps", "prepare")
     with pytest.raises(RuntimeError, match=r"computes nothing through state\.preparing"):
         trace_prepare(impala)
 
@@ -162,7 +172,7 @@ def test_sums_go_backwards_in_time():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the compiler, which is PyTorch's own
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-@CASES
+@cases({**OF_PPO, **OF_TARGET})
 def test_a_library_computes_what_is_computed_in_eager_mode(
     options: dict[str, object], tmp_path: Path
 ):

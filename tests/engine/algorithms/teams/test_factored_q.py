@@ -122,7 +122,7 @@ def test_loss_and_gradient_of_transitions_are_those_of_a_slow_loop(
     target = state.target.network.double()
     assert isinstance(target, TeamQNetwork)
     batch = {field: values[None] for field, values in samples.items()}
-    loss, told = algorithm._loss(network, algorithm._prepare(state.target, batch))
+    loss, told = algorithm._loss(network, algorithm._prepare(state, batch))
     wanted = torch.zeros((), dtype=torch.float64)
     for i in range(COUNT):
         now, later = [], []
@@ -186,7 +186,7 @@ def test_loss_and_gradient_of_sequences_are_those_of_a_slow_loop(name: str, doub
     target = state.target.network.double()
     assert isinstance(target, TeamQNetwork)
     batch = {field: values[None] for field, values in samples.items()}
-    loss, _ = algorithm._loss(network, algorithm._prepare(state.target, batch))
+    loss, _ = algorithm._loss(network, algorithm._prepare(state, batch))
     wanted = torch.zeros((), dtype=torch.float64)
     for i in range(COUNT):
         q = [by_hand.walk(network, agent, samples, i, BURN_IN, SIZE) for agent in AGENTS]
@@ -293,7 +293,7 @@ def test_what_absent_agents_observe_and_choose_changes_nothing(network: NetworkS
                     changed[name][gone] += change
         batch = {name: values[None] for name, values in changed.items()}
         assert state.target is not None
-        results.append(algorithm._loss(state.network, algorithm._prepare(state.target, batch))[0])
+        results.append(algorithm._loss(state.network, algorithm._prepare(state, batch))[0])
     assert results[0].item() == pytest.approx(results[1].item(), abs=1e-6)
 
 
@@ -359,7 +359,7 @@ def test_losses_of_two_learners_add_up_to_that_of_one(network: NetworkSpec) -> N
     samples = transitions_of(samples) if network is PLAIN else samples
     given = as_fields({name: values.numpy() for name, values in samples.items()})
     assert state.target is not None
-    whole = algorithm._prepare(state.target, {name: v[None] for name, v in given.items()})
+    whole = algorithm._prepare(state, {name: v[None] for name, v in given.items()})
     loss, told = algorithm._loss(state.network, whole)
     shares = [
         algorithm._loss(state.network, {n: v[rows] for n, v in whole.items()}, OneOfTwo(rank))
