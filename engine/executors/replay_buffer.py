@@ -139,7 +139,7 @@ class ReplayExecutor:
 
     def _read(self, number: int) -> npt.NDArray[np.uint8]:
         """A copy of a stored rollout, in the layout of the run."""
-        return self._store.rollout(number).copy()
+        return self._store.rollout(number)
 
     def _flat(self, samples: Samples) -> npt.NDArray[np.uint8]:
         """The samples of a batch in one buffer, in the layout of the run."""

@@ -140,15 +140,15 @@ class SequenceStore(RolloutStore):
         has_burn_in = (previous != NONE) & (self._burn_in_steps > 0)
         # Without a burn-in its rows are read from somewhere, and not used.
         before = np.where(has_burn_in, previous, slot)[:, None]
-        rows = np.arange(num_steps + 1)[None]
-        burn_in_rows = np.arange(num_steps - self._burn_in_steps, num_steps)[None]
+        rows = np.arange(num_steps + 1)
+        burn_in_rows = np.arange(num_steps - self._burn_in_steps, num_steps)
         shape = (len(slot), self._burn_in_steps)
+        all_rows = np.concatenate((burn_in_rows, rows))
         return Sequences(
             slot=slot,
-            env=env,
             has_burn_in=has_burn_in,
             slots=np.hstack((np.broadcast_to(before, shape), np.tile(slot[:, None], rows.shape))),
-            rows=np.hstack((np.broadcast_to(burn_in_rows, shape), rows.repeat(len(slot), 0))),
+            places=all_rows * self._layout.num_envs + env[:, None],
             burn_in_steps=self._burn_in_steps,
             num_steps=num_steps,
             with_last=self._with_last,
@@ -157,13 +157,12 @@ class SequenceStore(RolloutStore):
 
 @dataclass(frozen=True)
 class Sequences:
-    """Sequences that were drawn: slots and rows of all their rows, [N, burn-in + T + 1]."""
+    """Sequences that were drawn: slots and places of all their rows, [N, burn-in + T + 1]."""
 
     slot: IntArray
-    env: IntArray
     has_burn_in: BoolArray
     slots: IntArray
-    rows: IntArray
+    places: IntArray
     burn_in_steps: int
     num_steps: int
     with_last: frozenset[str]
@@ -173,10 +172,10 @@ class Sequences:
         if name == "state":
             first = np.where(self.has_burn_in, 0, self.burn_in_steps)
             here = np.arange(len(first))
-            return name, (self.slots[here, first], self.rows[here, first], self.env)
-        last = self.rows.shape[1] - (name not in self.with_last)
+            return name, (self.slots[here, first], self.places[here, first])
+        last = self.places.shape[1] - (name not in self.with_last)
         span = slice(self.burn_in_steps if name in OF_TRAINED_STEPS else 0, last)
-        return name, (self.slots[:, span], self.rows[:, span], self.env[:, None])
+        return name, (self.slots[:, span], self.places[:, span])
 
 
 OF_TRAINED_STEPS = ("reward", "discount", "span")

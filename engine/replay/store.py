@@ -1,8 +1,9 @@
 """Stores rollouts for reuse, and reads n-step transitions from them.
 
-Rollouts are stored unchanged, one after the other in one preallocated array; the oldest is
-overwritten. A transition is a position (t, b) of a rollout: nothing is copied until it is drawn. It
-spans up to n steps, fewer if its episode or its rollout ends earlier.
+Rollouts are stored unchanged, each field in a preallocated array of its own, so that a draw reads
+rows that lie one after the other; the oldest is overwritten. A transition is a position (t, b) of a
+rollout: nothing is copied until it is drawn. It spans up to n steps, fewer if its episode or its
+rollout ends earlier.
 
     key      = number of the rollout x (T x B) + t x B + b     never used twice
     position = slot of the rollout   x (T x B) + t x B + b     index into the flat arrays
@@ -21,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.replay.transitions import initial_errors, n_step_transitions
-from engine.rollout import NEXT, Arrays, Layout, Rollout
+from engine.rollout import NEXT, Layout, Rollout
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
-Places: TypeAlias = tuple[IntArray, IntArray, IntArray]
-"""Slot, row and environment of each value to read, [N] or [N, rows]."""
+Places: TypeAlias = tuple[IntArray, IntArray]
+"""Slot of each value to read, [N] or [N, rows], and its place there, row x B + environment."""
 Inserted: TypeAlias = tuple[int, BoolArray, FloatArray | None]
 """The first position of a rollout; which of its positions can be drawn; and their initial errors,
 if actors send values."""
@@ -71,16 +72,18 @@ class RolloutStore:
         self._discount = discount
         self.num_slots = -(-capacity_steps // (layout.num_steps * layout.num_envs))
         self._positions_per_slot = self._count_positions(layout)
-        self._buffer = np.zeros((self.num_slots, layout.num_bytes), np.uint8)
-        self._views = _slot_views(layout, self._buffer)
-        shape = (self.num_slots, layout.num_steps, layout.num_envs)
-        self._reward = np.zeros(shape, np.float32)
-        self._discount_to_next = np.zeros(shape, np.float32)
-        self._span = np.zeros(shape, np.int32)
-        self._arrays = {
-            **self._views,
-            **{"reward": self._reward, "discount": self._discount_to_next, "span": self._span},
+        self._fields: dict[str, npt.NDArray[np.generic]] = {
+            item.name: np.zeros((self.num_slots, *layout.shape(item)), item.dtype)
+            for item in layout.fields
         }
+        """Of rollouts, [slots, T(+1), B, ...]."""
+        shape = (self.num_slots, layout.num_steps, layout.num_envs)
+        self._transitions: dict[str, npt.NDArray[np.generic]] = {
+            "reward": np.zeros(shape, np.float32),
+            "discount": np.zeros(shape, np.float32),
+            "span": np.zeros(shape, np.int64),
+        }
+        """What `n_step_transitions` makes of them, [slots, T, B]."""
         self._versions = np.zeros(self.num_slots, np.int64)
         self._times_s = np.zeros(self.num_slots, np.float64)
         self._num_inserted = 0
@@ -122,18 +125,18 @@ class RolloutStore:
         """
         slot = self.next_slot
         self._num_inserted += 1
-        self._buffer[slot] = buffer[: self._layout.num_bytes]
-        outcomes = {name: self._views[name][slot] for name in _OUTCOMES}
-        spans = n_step_transitions(outcomes, self._n_step, self._discount)
-        self._reward[slot], self._discount_to_next[slot], self._span[slot] = spans
+        views = self._layout.views(buffer)
+        for name, values in views.items():
+            self._fields[name][slot] = values
+        spans = n_step_transitions(views, self._n_step, self._discount)
+        for array, values in zip(self._transitions.values(), spans, strict=True):
+            array[slot] = values
         self._versions[slot], self._times_s[slot] = version, time_s
         errors = None
         if self._value_fields is not None:
-            taken, best = (
-                np.asarray(self._views[name][slot], np.float32) for name in self._value_fields
-            )
+            taken, best = (np.asarray(views[name], np.float32) for name in self._value_fields)
             errors = initial_errors(spans, taken, best)
-        is_step = np.asarray(outcomes["valid"], np.bool_)
+        is_step = np.asarray(views["valid"], np.bool_)
         return slot * self._positions_per_slot, *self._entries(is_step, errors)
 
     def _entries(
@@ -171,15 +174,23 @@ class RolloutStore:
             if name == "version":
                 target[...] = self._versions[drawn.slot]
             else:
-                field, places = drawn.source(name)
-                target[...] = self._arrays[field][places]
+                self._read(*drawn.source(name), target)
+
+    def _read(self, field: str, places: Places, out: npt.NDArray[np.generic]) -> None:
+        """Copies values of one array out."""
+        array = self._transitions.get(field, self._fields.get(field))
+        assert array is not None, field
+        slot, place = places
+        places_per_slot = array.shape[1] * array.shape[2]
+        rows = array.reshape(self.num_slots * places_per_slot, *array.shape[3:])
+        # No index is out of bounds; "raise", which looks for some, copies once more.
+        rows.take(slot * places_per_slot + place, 0, out, "clip")
 
     def drawn(self, positions: IntArray) -> Drawn:
         """Where the fields of the samples at these positions, [N], are."""
-        slot, rest = np.divmod(positions, self._positions_per_slot)
-        t, env = np.divmod(rest, self._layout.num_envs)
-        later = np.asarray(t + self._span[slot, t, env], np.int64)
-        return _Transitions(slot, (slot, t, env), (slot, later, env))
+        slot, place = np.divmod(positions, self._positions_per_slot)
+        span = np.take(self._transitions["span"], positions)
+        return _Transitions(slot, (slot, place), (slot, place + span * self._layout.num_envs))
 
     def times_s(self, positions: IntArray) -> npt.NDArray[np.float64]:
         """Collection time of these samples, float64 [N], on the run's timeline."""
@@ -192,8 +203,11 @@ class RolloutStore:
         return range(max(0, self._num_inserted - self.num_slots), self._num_inserted)
 
     def rollout(self, number: int) -> npt.NDArray[np.uint8]:
-        """The buffer of a rollout in the store, not copied."""
-        return np.asarray(self._buffer[number % self.num_slots])
+        """A rollout in the store, in a buffer of its own."""
+        slot, buffer = number % self.num_slots, self._layout.allocate()
+        for name, view in self._layout.views(buffer).items():
+            view[...] = self._fields[name][slot]
+        return buffer
 
     def state(self) -> dict[str, npt.NDArray[np.generic]]:
         """Copies of what it knows of its rollouts beside their buffers, in the order of
@@ -229,18 +243,3 @@ class _Transitions:
         if name.startswith(NEXT):
             return name.removeprefix(NEXT), self.later
         return name, self.here
-
-
-_OUTCOMES = ("reward", "terminated", "truncated", "valid")
-
-
-def _slot_views(layout: Layout, buffer: npt.NDArray[np.uint8]) -> Arrays:
-    """Each field of all slots as one array [slots, T(+1), B, ...] on `buffer`."""
-    views = {}
-    for item, offset in zip(layout.fields, layout.offsets, strict=False):
-        shape, dtype = layout.shape(item), np.dtype(item.dtype)
-        inner = np.empty(shape, dtype).strides if 0 not in shape else (0,) * len(shape)
-        views[item.name] = np.ndarray(
-            (len(buffer), *shape), dtype, buffer, offset, (buffer.strides[0], *inner)
-        )
-    return views

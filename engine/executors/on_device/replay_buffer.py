@@ -143,7 +143,8 @@ class DeviceReplayExecutor(ReplayExecutor):
         found = {}
         for name in self._from_device:
             field, places = drawn.source(name)
-            values = self._kept[field][tuple(self._index(indices) for indices in places)]
+            slot, place = (self._index(indices) for indices in places)
+            values = self._kept[field].flatten(1, 2)[slot, place]
             found[name] = values.view(*shape, *values.shape[1:])
         return found
 
