@@ -134,9 +134,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--replay", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     wanted = parser.parse_args(arguments)
-    wanted.out.mkdir(parents=True)
+    out = wanted.out.resolve()  # commands are started elsewhere
+    out.mkdir(parents=True)
     hide = [REPOSITORY / "engine", REPOSITORY / "tianji_cli"]
-    with Lab.up(hosts=NUM_HOSTS, directory=wanted.out / "lab", hide=hide) as lab:
+    with Lab.up(hosts=NUM_HOSTS, directory=out / "lab", hide=hide) as lab:
         hosts = [host.name for host in lab.hosts][1:]
         schedule = (
             read_schedule(wanted.replay)
@@ -145,10 +146,10 @@ def main(arguments: list[str] | None = None) -> int:
                 wanted.seed, wanted.seconds, wanted.faults, hosts, is_severe=wanted.severe
             )
         )
-        write_schedule(wanted.out / "schedule.json", schedule)
-        results = wanted.out / "results"
+        write_schedule(out / "schedule.json", schedule)
+        results = out / "results"
         results.mkdir()
-        chaos = Chaos(Bench(lab, results), schedule, wanted.out / "faults.jsonl")
+        chaos = Chaos(Bench(lab, results), schedule, out / "faults.jsonl")
         try:
             outcome = (hit_everything if wanted.severe else hit_actors_and_links)(chaos)
         finally:
@@ -163,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
         "kinds": dict(chaos.done),
         "skipped": dict(chaos.skipped),
     }
-    (wanted.out / "outcome.json").write_text(json.dumps(outcome, indent=2) + "\n")
+    (out / "outcome.json").write_text(json.dumps(outcome, indent=2) + "\n")
     print(json.dumps(outcome, indent=2))
     return 0
 
