@@ -10,7 +10,7 @@ from engine.search_path import working_directory_last
 
 __version__ = "0.1.0"
 
-PROTOCOL_VERSION = 13
+PROTOCOL_VERSION = 14
 """Raised whenever two processes of different releases could no longer understand each other."""
 
 REQUIREMENTS = (

@@ -74,12 +74,14 @@ class TicketGranted(Message, frozen=True, kw_only=True):
     """Buffer to actor: collect one rollout, with weights at least this new.
 
     If the lag is fixed, with exactly these; `next_version` is then that of the actor's next
-    rollout, so that it can request those weights in time.
+    rollout, so that it can request those weights in time. If the bound on lag moves, `max_lag` is
+    the one of this rollout.
     """
 
     ticket: int
     min_version: int
     next_version: int | None = None
+    max_lag: int | None = None
 
 
 class Receipt(Message, frozen=True, kw_only=True):
@@ -96,13 +98,15 @@ class BatchRequested(Message, frozen=True, kw_only=True):
     """Learner to buffer: requests batch number `batch`. Idempotent.
 
     `consumed_env_steps` is what the learner has trained on so far, over the whole run. `attempt`
-    grows when a batch of this number was sent and lost: another must replace it.
+    grows when a batch of this number was sent and lost: another must replace it. If the bound on
+    lag moves, `max_lag` is that of rollouts admitted from now on.
     """
 
     learner: str
     batch: int
     consumed_env_steps: int
     attempt: int = 0
+    max_lag: int | None = None
 
 
 class BatchSent(Message, frozen=True, kw_only=True):

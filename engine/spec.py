@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -36,6 +36,12 @@ NonNegativeFloat: TypeAlias = Annotated[float, Meta(ge=0.0, le=MAX_FLOAT)]
 PositiveFloat: TypeAlias = Annotated[float, Meta(gt=0.0, le=MAX_FLOAT)]
 Seed: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 UnitInterval: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
+AUTO: Final = "auto"
+"""What a key is that is chosen by TianJi."""
+LEAST_AUTO_LAG = 1
+"""Where an adaptive bound on lag begins: actors collect a batch while another is trained."""
+MOST_AUTO_LAG = 16
+"""How far it is raised: the largest bound of the study of staleness (`experiments/staleness`)."""
 
 
 PETTINGZOO = "pettingzoo"
@@ -220,8 +226,13 @@ class StalenessSpec(Spec, frozen=True, kw_only=True):
     accept it. `unbounded`: no bound, and no correction is required. `fixed`: actors and learner run
     concurrently, but which rollouts a batch has, in which order, and which weights they were
     collected with is fixed, so equal seeds give equal weights."""
-    max_lag: NonNegativeInt = 1
-    """Bound on lag, in weights versions, of `block` and `drop`; other modes refuse it."""
+    max_lag: NonNegativeInt | Literal["auto"] = 1
+    """Bound on lag, in weights versions, of `block` and `drop`; other modes refuse it. `auto`: 1 at
+    first, and then as large as raises throughput, from 1 to 16."""
+    least_ess: UnitInterval = 0.5
+    """With `max_lag: auto`: the bound is lowered while the effective sample size, as a share of the
+    batch, is below this. One half is usual in sequential Monte Carlo (Doucet and Johansen, 2009).
+    0: never."""
     lag: NonNegativeInt = 1
     """Lag of every batch of `fixed`, in weights versions; only the first ones, for which there are
     no weights that old, have less. Other modes refuse it."""
@@ -242,9 +253,27 @@ class StalenessSpec(Spec, frozen=True, kw_only=True):
         return "max_lag" if self.mode in ("block", "drop") else None
 
     @property
+    def is_adaptive(self) -> bool:
+        """Whether the bound on lag moves during a run."""
+        return self.bound_key == "max_lag" and self.max_lag == AUTO
+
+    @property
+    def held(self) -> StalenessSpec:
+        """The same, with an adaptive bound that stays where it begins."""
+        return msgspec.structs.replace(self, max_lag=LEAST_AUTO_LAG) if self.is_adaptive else self
+
+    @property
     def bound(self) -> int | None:
         """The largest lag that a trained sample can have, in weights versions; None: any."""
-        return None if self.bound_key is None else getattr(self, self.bound_key)
+        if self.bound_key is None:
+            return None
+        bound: int | Literal["auto"] = getattr(self, self.bound_key)
+        return MOST_AUTO_LAG if bound == AUTO else bound
+
+    @property
+    def first_bound(self) -> int | None:
+        """The same when a run begins."""
+        return LEAST_AUTO_LAG if self.is_adaptive else self.bound
 
     def queue_length(self, num_actors: int, rollouts_per_batch: int) -> int:
         """The bound on queued rollouts of a group with this many actors."""

@@ -11,6 +11,8 @@ the next batch. All of them can be consumed in time exactly if
 An actor that asks for admission therefore gets a ticket with the lowest behaviour version that
 keeps this true. Mostly it already has it and starts at once; otherwise it waits for the weights.
 Production thus never runs ahead of consumption by more than the bound, and no rate is guessed.
+If the bound moves (`engine.admission.adaptive`), a rollout keeps the one that it was admitted with;
+the condition is about deadlines only, so it holds for any mixture of them.
 Source: TianJi (AAAI 2025), "balancing sample production and consumption"; the schedulability
 condition is that of earliest-deadline-first scheduling with unit jobs.
 
@@ -33,6 +35,7 @@ UNBOUNDED_LAG = 1 << 62
 class _Admitted:
     owner: str
     deadline: int
+    max_lag: int
     has_arrived: bool = False
 
 
@@ -54,7 +57,8 @@ class Admission:
         next_batch: Version at which the next batch will be consumed (above 0 after a resume).
         order: These actors, if they get tickets in turn instead of first come, first served. A
             ticket is then for a batch no earlier than that of any ticket before it whose rollout is
-            still to come.
+            still to come. The bound must not move then: a ticket with a smaller one would wait for
+            weights that only rollouts behind it could bring.
     """
 
     def __init__(
@@ -66,7 +70,9 @@ class Admission:
         order: Sequence[str] = (),
     ) -> None:
         self._order = tuple(order)
-        self._max_lag = UNBOUNDED_LAG if staleness.bound is None else staleness.bound
+        bound = staleness.first_bound
+        self.max_lag = UNBOUNDED_LAG if bound is None else bound
+        """Of rollouts that are admitted from now on."""
         self._waits_for_stragglers = staleness.mode == "block"
         self._per_batch = rollouts_per_batch
         self._capacity = staleness.queue_length(num_actors, rollouts_per_batch)
@@ -111,29 +117,30 @@ class Admission:
             the schedule now needs (it relaxes when other actors are lost); None if the queue is
             full, in which case `owner` should be tried again after the next batch.
         """
-        number = self._in_hand.get(owner)
+        number, max_lag = self._in_hand.get(owner), self.max_lag
         if number is not None:
-            self._forget(number)
+            max_lag = self._forget(number).max_lag  # it has possibly begun under this one
         elif len(self._admitted) >= self._capacity:
             return None
         else:
             number = self._num_admitted
             self._num_admitted += 1
-        wanted = max(held_version, 0) + self._max_lag
+        wanted = max(held_version, 0) + max_lag
         if self._order:
             before = (other for other in self._in_hand.values() if other < number)
             wanted = max(wanted, *(self._admitted[other].deadline for other in before), 0)
         deadline = self._earliest_deadline(wanted)
-        self._admitted[number] = _Admitted(owner, deadline)
+        self._admitted[number] = _Admitted(owner, deadline, max_lag)
         self._in_hand[owner] = number
         insort(self._deadlines, deadline)
-        return Ticket(number, owner, deadline - self._max_lag)
+        return Ticket(number, owner, deadline - max_lag, max_lag=max_lag)
 
-    def _forget(self, number: int) -> None:
+    def _forget(self, number: int) -> _Admitted:
         item = self._admitted.pop(number)
         del self._deadlines[bisect_left(self._deadlines, item.deadline)]
         if self._in_hand.get(item.owner) == number:
             del self._in_hand[item.owner]
+        return item
 
     def arrive(self, number: int, version_min: int) -> bool:
         """Records that a rollout has arrived.
@@ -145,7 +152,8 @@ class Admission:
         if item is None or item.has_arrived:
             return False
         self._forget(number)
-        arrived = _Admitted(item.owner, version_min + self._max_lag, has_arrived=True)
+        deadline = version_min + item.max_lag
+        arrived = _Admitted(item.owner, deadline, item.max_lag, has_arrived=True)
         self._admitted[number] = arrived
         insort(self._deadlines, arrived.deadline)
         insort(self._arrived, (arrived.deadline, number))

@@ -17,12 +17,14 @@ class Ticket:
         min_version: The rollout must not start with older weights than these.
         next_version: If it must start with exactly these weights: those of the owner's next
             rollout. None if newer ones will do.
+        max_lag: The largest lag that it can be trained with, as it was when it was admitted.
     """
 
     number: int
     owner: str
     min_version: int
     next_version: int | None = None
+    max_lag: int | None = None
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ def make_algorithm(experiment: Experiment, spaces: Spaces) -> Algorithm:
         algorithm = entry.make(config, experiment.network, spaces)
     _check_methods(experiment.algorithm_name, algorithm)
     _check_staleness(experiment, algorithm)
+    _check_diagnostics(experiment, config)
     _check_schedules(experiment, algorithm)
     _check_units(experiment, algorithm)
     _check_replay(experiment, algorithm)
@@ -135,6 +136,20 @@ def _check_staleness(experiment: Experiment, algorithm: Algorithm) -> None:
             " can be neither bounded nor fixed",
             where="staleness.mode",
             fix="staleness.mode: unbounded",
+        )
+
+
+def _check_diagnostics(experiment: Experiment, config: Spec) -> None:
+    """Checks that the effective sample size is computed if the bound on lag depends on it."""
+    staleness = experiment.staleness
+    if not (staleness.is_adaptive and staleness.least_ess):
+        return
+    if getattr(config, "diagnostics", True) is False:
+        raise ConfigError(
+            "staleness.max_lag=auto is lowered by the effective sample size, which is not known"
+            " without diagnostics",
+            where="algorithm.diagnostics",
+            fix="leave it out, or set staleness.least_ess=0",
         )
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.config.yaml_text import KeyPath
+from engine.spec import AUTO
 
-AUTO = "auto"
 AUTOMATIC_KEYS: tuple[KeyPath, ...] = (("actors",), ("env", "num_envs"))
-"""The keys of an experiment that can be `auto`."""
+"""The keys of an experiment whose `auto` becomes a number before a run."""
 
 
 def without_automatic(data: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[KeyPath]]:

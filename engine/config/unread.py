@@ -12,6 +12,7 @@ from engine.errors import ConfigError
 from engine.spec import StalenessSpec
 
 SECTION: Final = "staleness"
+FLOOR: Final = "least_ess"
 _DEFAULTS: Mapping[str, object] = {
     field.encode_name: field.default for field in msgspec.structs.fields(StalenessSpec)
 }
@@ -23,7 +24,7 @@ def refuse_unread_lag(
     in_file: Collection[KeyPath],
     settings: Collection[KeyPath],
 ) -> None:
-    """Refuses a bound on lag that the mode does not read, as it would seem to hold.
+    """Refuses a bound on lag, or a floor of one, that nothing reads, as it would seem to hold.
 
     A setting may give the mode of a file another value: then the file's bound is left alone. So is
     a default that a file has because all keys were written into it.
@@ -52,3 +53,12 @@ def refuse_unread_lag(
                 where=".".join(path),
                 fix=f"set {SECTION}.{other} instead" if other else "leave it out",
             )
+    path, has_set_bound = (SECTION, FLOOR), has_set_mode or (SECTION, "max_lag") in settings
+    is_of_file = path in in_file and not has_set_bound and section.get(FLOOR) != _DEFAULTS[FLOOR]
+    is_set = FLOOR in section and (is_whole or path in settings)
+    if not staleness.is_adaptive and (is_set or is_of_file):
+        raise ConfigError(
+            "only an adaptive bound on lag has a floor",
+            where=".".join(path),
+            fix=f"set {SECTION}.max_lag=auto, or leave it out",
+        )

@@ -22,6 +22,7 @@ from engine.errors import ConfigError, RunFailedError
 from engine.executors.soundness import first_strange
 from engine.files import write_durably
 from engine.progress import MeanReturn, RunCounters
+from engine.spec import AUTO
 from engine.trace.checkpoint_file import (
     CheckpointInfo,
     Setting,
@@ -246,7 +247,7 @@ def _buffer_policy(blueprint: Blueprint) -> dict[str, Setting]:
         return {
             "kind": "queue",
             "mode": staleness.mode,
-            "max_lag": staleness.bound,
+            "max_lag": AUTO if staleness.is_adaptive else staleness.bound,
             "rollouts_per_batch": blueprint.rollouts_per_batch,
         }
     return {

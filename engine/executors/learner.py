@@ -41,6 +41,7 @@ from engine.roles.commands import (
     Command,
     ExportModel,
     ExportWeights,
+    Log,
     SaveCheckpoint,
     Update,
     UpdateFromSamples,
@@ -277,6 +278,9 @@ class LearnerExecutor:
                 return []
             case SaveCheckpoint():
                 return [self._save(command)]
+            case Log(text=text):
+                print(text, flush=True)
+                return []
         raise RuntimeError(f"a learner cannot perform {type(command).__name__}")
 
     def _blend(self, merged: Weights) -> None:

@@ -111,7 +111,7 @@ def build_graph(
     cut = _cut(present, experiment)
     if num_apart > 1:
         _check_apart(present, cut)
-        cut = replace(cut, merge="assemble")
+        cut = replace(cut, merge="assemble", staleness=cut.staleness.held)
     return DataflowGraph(present, tuple(_replicate(present, experiment, cut)), cut)
 
 

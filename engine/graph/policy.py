@@ -167,12 +167,20 @@ class DistributionPolicy(Spec, frozen=True, kw_only=True):
             mode, max_lag = "block", 0
         if wanted.is_fixed and mode in (None, "block", "drop"):  # which it is within their bound
             mode = "fixed"
-        return replace(
+        found = replace(
             wanted,
             mode=mode or wanted.mode,
             max_lag=wanted.max_lag if max_lag is None else max_lag,
             lag=wanted.lag if max_lag is None else min(wanted.lag, max_lag),
         )
+        return found.held if self.alternates else found
+
+    @property
+    def alternates(self) -> bool:
+        """Whether a process that learns does all else for it: then either goes on only while the
+        other does not, and no bound on lag makes it faster."""
+        needed = {"act", "env_step", "update"}
+        return any(needed <= set(item.functions) for item in self.fragments.values())
 
     @property
     def fixes_staleness(self) -> bool:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
+from msgspec import UNSET, UnsetType
+
 from engine.messages import (
     COORDINATOR,
     Counters,
@@ -98,6 +100,8 @@ class ActorRole:
         self._weights = (ExactWeights if has_fixed_lag else NewestWeights)(self.address)
         self._version = -1
         """Of the weights that it collects with."""
+        self._max_lag: int | UnsetType = UNSET
+        """Of the rollout that it collects, if the bound moves."""
         self._step: StepRequested | None = None
         """The unanswered request to its remote environments."""
         self._waiting_since_s = 0.0
@@ -203,6 +207,7 @@ class ActorRole:
             self._version = weights.version
         self._state = _State.COLLECTING
         self._ticket, self._last_ticket = None, ticket.ticket
+        self._max_lag = UNSET if ticket.max_lag is None else ticket.max_lag
         self._wait_s = now_s - self._waiting_since_s
         ahead = self._ask_learner(self._weights.want(ticket.next_version))
         return [*commands, CollectRollout(ticket.ticket), *ahead]
@@ -225,6 +230,7 @@ class ActorRole:
             collect_s=info.end_s - info.start_s,
             wait_s=self._wait_s,
             agent_steps=event.agent_steps,
+            max_lag=self._max_lag,
         )
         report = Report(address=self.address, records=[row, *event.episodes])
         return [
@@ -251,6 +257,7 @@ class ActorRole:
                 wait_s=self._wait_s,
                 sent=False,
                 agent_steps=event.agent_steps,
+                max_lag=self._max_lag,
             )
             report = Report(address=self.address, records=[row, *event.episodes])
             commands.append(Send(COORDINATOR, report))

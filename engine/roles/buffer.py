@@ -57,6 +57,7 @@ class BufferRole(TicketBuffer):
             self._admission = FixedOrder(staleness, rollouts_per_batch, version, order)
         else:
             self._admission = Admission(staleness, rollouts_per_batch, version, num_actors, order)
+        self._is_adaptive = staleness.is_adaptive
         self._is_change_told = False
         super().__init__(index, self._admission)
         self._queue: dict[int, Rollout] = {}
@@ -102,6 +103,9 @@ class BufferRole(TicketBuffer):
 
     def _requested(self, event: BatchRequested, now_s: float) -> list[Command]:
         self._consumed = max(self._consumed, event.consumed_env_steps)
+        if event.max_lag is not None:
+            assert isinstance(self._admission, Admission)
+            self._admission.max_lag = event.max_lag
         commands: list[Command] = []
         if event.batch < self._admission.next_batch:
             last = self._last_delivery
@@ -167,6 +171,7 @@ class BufferRole(TicketBuffer):
                 ticket=ticket.number,
                 min_version=ticket.min_version,
                 next_version=ticket.next_version,
+                max_lag=ticket.max_lag if self._is_adaptive else None,
             )
             commands.append(Send(actor, answer))
         return commands

@@ -189,6 +189,13 @@ class SaveCheckpoint:
 
 
 @dataclass(frozen=True)
+class Log:
+    """Learner: write a line to the log of its process."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Evaluator: play all episodes with the loaded weights. Gives `Evaluated`."""
 
@@ -267,6 +274,7 @@ Command: TypeAlias = (
     | PollReplay
     | ForgetActor
     | SaveCheckpoint
+    | Log
     | Evaluate
     | AbandonEvaluation
     | Wake

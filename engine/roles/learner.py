@@ -10,6 +10,8 @@ they make every update together until one of them withdraws.
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from engine.graph.cut import Cut, single_cut
 from engine.messages import (
     COORDINATOR,
@@ -46,6 +48,7 @@ from engine.roles.commands import (
     Command,
     ExportModel,
     ExportWeights,
+    Log,
     Quit,
     SaveCheckpoint,
     Send,
@@ -64,11 +67,12 @@ from engine.roles.events import (
     WeightsExported,
     Withdrawn,
 )
+from engine.roles.lag_windows import LagWindows
 from engine.roles.retries import ASK_AGAIN_S, BatchRequests, Offers
 from engine.roles.subscribers import Subscribers
 from engine.rollout import Weights
 from engine.spec import Experiment
-from engine.trace.records import Consumption, Record, WeightsPublished
+from engine.trace.records import LAG_BOUND, Consumption, Record, WeightsPublished
 from engine.trace.records import Event as TraceEvent
 
 REDUCER = "reducer-0"
@@ -121,6 +125,7 @@ class LearnerRole:
         self._subscribers = Subscribers(staleness.lag + 1 if staleness.is_fixed else 1)
         self._is_prepared = not staleness.is_fixed
         """Whether it may train: at a fixed lag, all optimiser steps are by the same means."""
+        self._lag = LagWindows(staleness) if staleness.is_adaptive else None
         self._requests = BatchRequests(self.address, first=self._version)
         self._staged: Batch | None = None
         self._training: Batch | None = None
@@ -181,7 +186,8 @@ class LearnerRole:
         | WeightsExported | Send(WeightsArrived) to subscribers, Send(Report) |
         | Updated | Send(WeightsArrived) unless they are pending, |
         | | Send(PrioritiesArrived, Report), and what is due of: |
-        | | Send(StepLimitReached), ExportModel, SaveCheckpoint, the next update |
+        | | Send(StepLimitReached), ExportModel, SaveCheckpoint, the next update, and with an |
+        | | adaptive bound on lag, if it is decided about, Log and Send(Report) |
         | UpdateDeclined | none; after Stop: SaveCheckpoint |
         | ModelExported | Send(ModelOffered) |
         | CheckpointWritten | Send(Report); after the final one, Send(Stopped) |
@@ -230,6 +236,8 @@ class LearnerRole:
     def _ask(self, request: BatchRequested | None) -> list[Command]:
         if request is None or self._is_stopping:
             return []
+        if self._lag is not None:
+            request = replace(request, max_lag=self._lag.max_lag)
         return [Send(self._buffer, request), Wake(ASK_AGAIN_S)]
 
     def _arrived(self, batch: Batch, now_s: float) -> list[Command]:
@@ -304,6 +312,8 @@ class LearnerRole:
         if event.priorities is not None:
             commands.append(Send(self._buffer, PrioritiesArrived(event.priorities)))
         commands.append(self._report(*rows, *published))
+        if self._lag is not None:
+            commands += self._move_bound(self._lag, batch, event, now_s)
         if self._is_enough(self._consumed_by_all):
             commands.append(Send(COORDINATOR, StepLimitReached()))
         if self._is_stopping:
@@ -311,6 +321,28 @@ class LearnerRole:
         if self._has_reducer and self._offers.is_due(self._version, now_s):
             commands.append(ExportModel())
         return [*commands, *self._checkpoint_if_due(now_s), *self._train_if_idle(now_s)]
+
+    def _move_bound(
+        self, lag: LagWindows, batch: Batch, event: Updated, now_s: float
+    ) -> list[Command]:
+        """Records what is decided about the bound on lag; the next request tells the buffer."""
+        assert isinstance(batch, BatchArrived)
+        decision = lag.add(batch.rollouts, self._wait_s, event.metrics.get("ess"), now_s)
+        if decision is None:
+            return []
+        before, bound = decision.before, decision.bound
+        became = f"stays {bound}" if bound == before else f"{bound} instead of {before}"
+        detail = f"{became}: {decision.why}"
+        row = TraceEvent(
+            t_s=now_s,
+            kind=LAG_BOUND,
+            host="",
+            role=self.address,
+            detail=detail,
+            max_lag=bound,
+            max_lag_before=before,
+        )
+        return [Log(f"staleness.max_lag {detail}"), self._report(row)]
 
     def _withdraw(self, now_s: float) -> list[Command]:
         """Ends updates; learners that update together must all know that this one stops."""

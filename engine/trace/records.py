@@ -128,6 +128,11 @@ class Production(_Row, frozen=True, kw_only=True, tag="production"):
         _in("agent steps"),
         "of a team: in this rollout, summed over env steps: the agents that were there",
     ] = UNSET
+    max_lag: Annotated[
+        Whole | UnsetType,
+        _in("versions"),
+        "with `staleness.max_lag: auto`: the bound that the rollout was admitted with",
+    ] = UNSET
 
 
 class Consumption(_Row, frozen=True, kw_only=True, tag="consumption"):
@@ -311,6 +316,8 @@ class Profile(_Row, frozen=True, kw_only=True, tag="profile"):
     ]
 
 
+LAG_BOUND = "lag-bound"
+"""`Event.kind` of what `staleness.max_lag: auto` decides."""
 DROP = "drop"
 """`Event.kind` of a whole rollout that was dropped, mostly because it was too old."""
 
@@ -336,6 +343,14 @@ class Event(_Row, frozen=True, kw_only=True, tag="events"):
     ] = UNSET
     env_steps: Annotated[
         Whole | UnsetType, _in("env steps"), "for `drop`: in that rollout; else absent"
+    ] = UNSET
+    max_lag: Annotated[
+        Whole | UnsetType,
+        _in("versions"),
+        "for `lag-bound`: of rollouts admitted from then on; else absent",
+    ] = UNSET
+    max_lag_before: Annotated[
+        Whole | UnsetType, _in("versions"), "for `lag-bound`: until then; else absent"
     ] = UNSET
 
 

@@ -88,6 +88,7 @@ def _productions(a: Production, b: Production) -> Production:
         collect_s=a.collect_s + b.collect_s,
         wait_s=a.wait_s + b.wait_s,
         agent_steps=_sum_of(a.agent_steps, b.agent_steps),
+        max_lag=_greatest_of(a.max_lag, b.max_lag),
     )
 
 

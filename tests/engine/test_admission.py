@@ -3,150 +3,19 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from engine.admission.bounded import Admission
 from engine.admission.rates import RateWindow
 from engine.admission.tickets import Batch, Ticket
-from engine.spec import StalenessSpec
+from engine.spec import MOST_AUTO_LAG, StalenessSpec
+from tests.helpers.engine.admission_system import Actor, System
 
 CHECKED = settings(deadline=None, max_examples=300, derandomize=True)
-
-
-@dataclass
-class Actor:
-    """An actor as the admission sees it: idle, holding a ticket, or collecting under it."""
-
-    name: str
-    held_version: int = -1
-    ticket: Ticket | None = None
-    is_collecting: bool = False
-
-
-@dataclass
-class System:
-    """Actors and a learner around one `Admission`, with every promise checked at every step."""
-
-    admission: Admission
-    spec: StalenessSpec
-    per_batch: int
-    actors: list[Actor]
-    choose: random.Random
-    first_batch: int = 0
-    versions: dict[int, int] = field(default_factory=dict)
-    lags: list[int] = field(default_factory=list)
-    num_admitted: int = 0
-    num_taken: int = 0
-    num_dropped: int = 0
-    num_lost: int = 0
-    num_batches: int = 0
-
-    @property
-    def newest_version(self) -> int:
-        return self.first_batch + self.num_batches
-
-    def advance(self, actor: Actor) -> None:
-        """The actor's next step: ask, start, or finish, whichever is its turn."""
-        if actor.ticket is None:
-            self._ask(actor)
-        elif not actor.is_collecting:
-            self._start(actor)
-        else:
-            self._finish(actor)
-        self.check()
-
-    def _ask(self, actor: Actor) -> None:
-        actor.ticket = self.admission.admit(actor.name, actor.held_version)
-        if actor.ticket is not None:
-            assert actor.ticket.number == self.num_admitted, "tickets count admissions"
-            assert actor.ticket.owner == actor.name
-            assert self.admission.admit(actor.name, actor.held_version) == actor.ticket
-            self.num_admitted += 1
-
-    def _start(self, actor: Actor) -> None:
-        assert actor.ticket is not None
-        oldest = max(actor.ticket.min_version, actor.held_version, self.first_batch)
-        if oldest <= self.newest_version:
-            actor.held_version = self.choose.randint(oldest, self.newest_version)
-            actor.is_collecting = True
-        else:
-            self._ask_again(actor)
-
-    def _ask_again(self, actor: Actor) -> None:
-        """As an actor does that has waited for a while: its ticket can need older weights now."""
-        before = actor.ticket
-        actor.ticket = self.admission.admit(actor.name, actor.held_version)
-        assert before is not None
-        assert actor.ticket is not None
-        assert actor.ticket.number == before.number
-
-    def _finish(self, actor: Actor) -> None:
-        assert actor.ticket is not None
-        assert self.admission.arrive(actor.ticket.number, actor.held_version)
-        assert not self.admission.arrive(actor.ticket.number, actor.held_version), "a duplicate"
-        self.versions[actor.ticket.number] = actor.held_version
-        actor.ticket, actor.is_collecting = None, False
-
-    def lose(self, actor: Actor) -> None:
-        """The actor dies, and a new one takes its place and name."""
-        self.admission.lose(actor.name)
-        if actor.ticket is not None:
-            self.num_lost += 1
-            assert not self.admission.arrive(actor.ticket.number, self.newest_version)
-        actor.ticket, actor.is_collecting, actor.held_version = None, False, -1
-        self.check()
-
-    def train(self) -> bool:
-        """The learner's step; whether there was a batch."""
-        number = self.admission.next_batch
-        batch = self.admission.take_batch()
-        if batch is None:
-            return False
-        assert len(batch.taken) in (0, self.per_batch)
-        for ticket in batch.dropped:
-            del self.versions[ticket]
-        self.lags += [number - self.versions.pop(ticket) for ticket in batch.taken]
-        self.num_taken += len(batch.taken)
-        self.num_dropped += len(batch.dropped)
-        self.num_batches += bool(batch.taken)
-        self.check()
-        return bool(batch.taken)
-
-    def check(self) -> None:
-        gone = self.num_taken + self.num_dropped + self.num_lost
-        assert self.num_admitted == gone + self.admission.num_outstanding
-        assert self.admission.num_outstanding <= max(self.spec.max_queued_rollouts, self.per_batch)
-        assert self.admission.next_batch == self.newest_version
-        if self.spec.mode != "unbounded":
-            assert max(self.lags, default=0) <= self.spec.max_lag
-        if self.spec.mode == "block":
-            assert self.num_dropped == 0
-
-    def run(self, num_events: int, loss_share: float) -> None:
-        """Random interleaving, each actor and the learner at a rate of its own."""
-        rates = [self.choose.choice((0.02, 0.3, 1.0, 5.0)) for _ in (*self.actors, None)]
-        for who in self.choose.choices((*self.actors, None), rates, k=num_events):
-            if who is None:
-                self.train()
-            elif self.choose.random() < loss_share:
-                self.lose(who)
-            else:
-                self.advance(who)
-
-    def must_make_progress(self) -> None:
-        """If everybody goes on, batches keep coming: no state is a dead end."""
-        for _ in range(3):
-            before = self.num_batches
-            for _ in range(3 * (self.per_batch + 2)):
-                for actor in self.actors:
-                    self.advance(actor)
-                while self.train():
-                    pass
-            assert self.num_batches > before, "nobody can go on"
 
 
 @st.composite
@@ -178,6 +47,41 @@ def test_no_sample_is_trained_older_than_the_bound(mode: str, loss_share: float)
         system.must_make_progress()
 
     check()
+
+
+@pytest.mark.parametrize("mode", ["block", "drop"])
+@pytest.mark.parametrize("loss_share", [0.0, 0.05])
+def test_under_a_moving_bound_no_rollout_gets_older_than_its_own(mode: str, loss_share: float):
+    """And nothing is dropped in `block`, the ledger closes, and nobody waits for ever."""
+
+    @settings(CHECKED, max_examples=60)
+    @given(systems(mode), st.lists(st.integers(1, MOST_AUTO_LAG), min_size=2, max_size=3))
+    def check(system: System, bounds: list[int]) -> None:
+        system.spec = replace(system.spec, max_lag="auto")
+        system.admission = Admission(system.spec, system.per_batch, system.first_batch)
+        system.moves_to = tuple(bounds)
+        for bound in bounds:
+            system.run(num_events=100, loss_share=loss_share)
+            system.admission.max_lag = bound
+        system.must_make_progress()
+
+    check()
+
+
+def test_an_adaptive_bound_begins_at_1_and_a_ticket_keeps_the_one_that_it_was_given_with():
+    admission = Admission(StalenessSpec(max_lag="auto"), 1)
+    assert admission.max_lag == 1
+    tickets = [admission.admit(f"actor-{i}", 0) for i in range(3)]
+    assert [(ticket.min_version, ticket.max_lag) for ticket in tickets if ticket] == [
+        (0, 1),
+        (0, 1),
+        (1, 1),
+    ]
+    admission.max_lag = 3
+    late = admission.admit("actor-3", 0)
+    assert late is not None
+    assert (late.min_version, late.max_lag) == (0, 3)
+    assert admission.admit("actor-2", 0) == tickets[2]
 
 
 @CHECKED
@@ -239,7 +143,7 @@ def test_a_ticket_needs_older_weights_once_others_are_lost_and_its_owner_asks_ag
         assert admission.admit(f"actor-{i}", 0)
     for i in range(2):
         admission.lose(f"actor-{i}")
-    assert admission.admit("actor-2", 0) == Ticket(2, "actor-2", min_version=0)
+    assert admission.admit("actor-2", 0) == Ticket(2, "actor-2", 0, max_lag=0)
 
 
 def test_block_waits_for_a_straggler_and_drop_goes_on_without_it():

@@ -11,6 +11,8 @@ from engine.trace.records import IRREPRODUCIBLE
 from engine.trace.summary import Summary
 from engine.wording import plural
 from tianji_cli.analysis.history import MAX_FINDINGS, Disagreement, Number, check_history
+from tianji_cli.analysis.old_samples.lag_bound import largest_bound
+from tianji_cli.analysis.old_samples.lag_history import check_moving_bound
 from tianji_cli.analysis.old_samples.ratios import off_policy_warnings
 from tianji_cli.analysis.rebuild import rebuild_summary
 from tianji_cli.analysis.remains import no_summary
@@ -61,6 +63,7 @@ def rebuild_counters(run: RunData, rebuilt: Summary | None = None) -> list[Disag
     found = _check_ledger(run) + _check_running_totals(run) + _check_lag_steps(run)
     found += check_history(run)
     found += islice(check_team(run), MAX_FINDINGS)
+    found += islice(check_moving_bound(run), MAX_FINDINGS)
     if run.is_whole and run.summary is not None:
         found += _check_summary(run.summary, rebuilt or rebuild_summary(run))
     return found
@@ -201,7 +204,7 @@ def warnings_of(run: RunData, summary: Summary, disagreements: Sequence[Disagree
         found.append(f"The run {_ENDED[summary.status]}" + (f": {reason}" if says_more else "."))
     if summary.reached is False:
         found.append(f"The threshold of {summary.threshold:g} was not reached.")
-    bound = run.manifest.max_lag
+    bound = largest_bound(run)
     if bound is not None and summary.lag.max is not None and summary.lag.max > bound:
         found.append(
             f"Lag reached {plural(summary.lag.max, 'version')}, above the bound of {bound}."

@@ -13,6 +13,7 @@ from engine.trace.summary import Summary
 from tianji_cli.analysis.ancestry import Ancestor
 from tianji_cli.analysis.convergence import episode_curve, evaluation_curve
 from tianji_cli.analysis.metrics import metrics_over_time
+from tianji_cli.analysis.old_samples.lag_bound import bounds_over_time, largest_bound
 from tianji_cli.analysis.profile import RoleProfile, profile_of
 from tianji_cli.analysis.run import RunData
 from tianji_cli.analysis.staleness import lag_histogram, lag_over_time
@@ -69,7 +70,8 @@ class RunCurves:
         replay_ratio: From `replay_ratio_over_time`; empty where samples come from a queue.
         wanted_replay_ratio: The configured ratio of the algorithm; None where samples come from a
             queue.
-        max_lag: The bound in versions; None if the run had none.
+        max_lag: The bound in versions, the largest one if it moved; None if the run had none.
+        bounds: If it moved, when and to what, by learner; see `bounds_over_time`.
         profile: Where the time of each role went; empty if that was not asked for.
         end_s: End of the run, in seconds since training started.
         joints: Where it resumed another run: seconds, env steps collected by then.
@@ -95,6 +97,7 @@ class RunCurves:
     joints: tuple[tuple[float, int], ...] = ()
     metrics: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     within_team: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    bounds: Mapping[str, list[tuple[float, int]]] = field(default_factory=dict)
     group: str = ""
 
     @property
@@ -134,7 +137,8 @@ def curves_of(
         histogram=lag_histogram(run.staleness),
         replay_ratio=replay_ratio_over_time(production, consumption if run.replay else nothing),
         wanted_replay_ratio=run.manifest.number("experiment", "algorithm", "replay_ratio"),
-        max_lag=run.manifest.max_lag,
+        max_lag=largest_bound(run),
+        bounds=bounds_over_time(run),
         profile=profile_of(run.profile),
         end_s=run.end_s,
         joints=tuple((one.until.elapsed_s, one.until.env_steps_collected) for one in before),

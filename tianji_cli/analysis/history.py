@@ -205,7 +205,7 @@ def _check_trained_once(run: RunData) -> Iterator[Disagreement]:
     If a buffer was lost together with reports of its actors, it is unknown what they collected.
     """
     is_unknown = any(event.kind == UNCOUNTED for event in run.events)
-    if run.replay or not run.is_whole or is_unknown or _is_thinned(run):
+    if run.replay or not run.is_whole or is_unknown or is_thinned(run):
         return
     left, unknown = _collected_by_version(run.production)
     for number, batch in enumerate(run.staleness, start=1):
@@ -228,7 +228,7 @@ def _collected_by_version(rows: Sequence[Production]) -> tuple[dict[int, int], i
     return known, sum(row.env_steps for row in rows if row.sequence == UNREPORTED)
 
 
-def _is_thinned(run: RunData) -> bool:
+def is_thinned(run: RunData) -> bool:
     """Whether rows were merged by the second, so that versions of single rollouts are unknown."""
     last: dict[tuple[type, int, int], int] = {}
     for row in run.production:

@@ -11,6 +11,7 @@ import msgspec
 from engine.errors import ConfigError
 from engine.files import read_regular
 from engine.progress import RunCounters
+from engine.spec import AUTO
 from engine.trace.columns import column_of
 from engine.trace.reader import read_columns, read_summary, read_table
 from engine.trace.records import (
@@ -71,13 +72,18 @@ class ManifestView:
 
     @property
     def max_lag(self) -> int | None:
-        """The lag bound in versions; None if the run had none."""
+        """The lag bound in versions; None if the run had none, or none that was given."""
         if self.fixed_lag is not None:
             return self.fixed_lag
         if self.text("experiment", "staleness", "mode") not in ("block", "drop"):
             return None
         bound = self.number("experiment", "staleness", "max_lag")
         return None if bound is None else int(bound)
+
+    @property
+    def is_lag_adaptive(self) -> bool:
+        """Whether the bound moved during the run; see `old_samples.lag_bound`."""
+        return self.text("experiment", "staleness", "max_lag") == AUTO
 
     @property
     def fixed_lag(self) -> int | None:

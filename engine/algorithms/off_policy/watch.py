@@ -129,6 +129,8 @@ def _younger_samples(staleness: StalenessSpec) -> list[str]:
     """The setting that lowers the age of samples, if one does."""
     if not staleness.bound:
         return []
+    if staleness.is_adaptive:  # it has been lowered to 1 by then
+        return ["set staleness.max_lag=0"]
     return [f"lower staleness.{'lag' if staleness.is_fixed else 'max_lag'}"]
 
 

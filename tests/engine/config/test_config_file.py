@@ -280,6 +280,9 @@ def test_rules_across_fields_name_the_key(tmp_path: Path, settings: list[str], w
         ("{mode: unbounded, max_lag: 2}", [], "max_lag", "leave it out"),
         ("{mode: block, max_lag: 1}", ["lag=3"], "lag", "set staleness.max_lag instead"),
         ("{mode: fixed, lag: 1}", ["max_lag=3"], "max_lag", "set staleness.lag instead"),
+        ("{mode: fixed, max_lag: auto}", [], "max_lag", "set staleness.lag instead"),
+        ("{mode: correct, max_lag: auto}", [], "max_lag", "leave it out"),
+        ("{mode: unbounded}", ["max_lag=auto"], "max_lag", "leave it out"),
     ],
 )
 def test_a_bound_that_the_mode_does_not_read_is_refused(
@@ -300,6 +303,33 @@ def test_a_setting_of_the_mode_leaves_the_bound_of_the_files_mode_alone(tmp_path
     assert "max_lag" in refused(tmp_path, "staleness={mode: fixed, max_lag: 0}").where
     recorded, _ = overlaid_experiment(load(tmp_path, text=text), "run x", changed)
     assert recorded.staleness.bound == 0
+
+
+@pytest.mark.parametrize(
+    ("section", "settings"),
+    [
+        ("{max_lag: 2, least_ess: 0.4}", []),
+        ("{max_lag: auto}", ["max_lag=2", "least_ess=0.4"]),
+        ("{mode: fixed, least_ess: 0.4}", []),
+    ],
+)
+def test_a_floor_of_the_sample_size_is_refused_where_no_bound_moves(
+    tmp_path: Path, section: str, settings: list[str]
+):
+    words = [f"staleness.{setting}" for setting in settings]
+    error = refused(tmp_path, *words, text=with_staleness(section))
+    assert error.where.endswith("staleness.least_ess")
+    assert error.fix == "set staleness.max_lag=auto, or leave it out"
+
+
+def test_an_adaptive_bound_is_read_and_a_setting_may_give_a_number_instead(tmp_path: Path):
+    text = with_staleness("{max_lag: auto, least_ess: 0.4}")
+    staleness = load(tmp_path, text=text).staleness
+    assert (staleness.is_adaptive, staleness.first_bound, staleness.bound) == (True, 1, 16)
+    assert not load(tmp_path, "staleness.max_lag=3", text=text).staleness.is_adaptive
+    assert not load(tmp_path, "staleness.mode=unbounded", text=text).staleness.is_adaptive
+    error = refused(tmp_path, "staleness.max_lag=automatic")
+    assert (error.where, error.fix) == ("-s staleness.max_lag", "one of: auto")
 
 
 def test_a_file_may_have_all_keys_with_their_defaults(tmp_path: Path):

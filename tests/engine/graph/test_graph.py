@@ -222,6 +222,39 @@ def test_a_barrier_means_no_lag_whatever_the_experiment_says():
     assert kept == experiment.staleness
 
 
+@pytest.mark.parametrize(
+    ("policy", "bound"),
+    [
+        ("tianji", "auto"),
+        ("single-learner-coarse", "auto"),
+        ("single-learner-fine", "auto"),
+        ("environments", "auto"),
+        ("local", 1),
+        ("multi-learner", 1),
+        ("central", 1),
+        ("synchronous", 0),
+        ("gpu-only", 0),
+    ],
+)
+def test_an_adaptive_bound_moves_where_actors_or_environments_go_on_beside_the_learner(
+    policy: str, bound: int | str
+):
+    experiment = make_experiment(staleness=StalenessSpec(max_lag="auto"))
+    assert build_graph(read_policy(policy), experiment).cut.staleness.max_lag == bound
+
+
+def test_an_adaptive_bound_stays_where_policies_of_a_team_are_trained_apart():
+    experiment = make_experiment(staleness=StalenessSpec(max_lag="auto"))
+    graph = build_graph(read_policy("environments"), experiment, num_apart=2)
+    assert graph.cut.staleness.max_lag == 1
+
+
+def test_a_fixed_lag_is_not_that_of_an_adaptive_bound():
+    wanted = StalenessSpec(mode="fixed", max_lag="auto", lag=3)
+    staleness = build_graph(read_policy("local"), make_experiment(staleness=wanted)).cut.staleness
+    assert (staleness.is_adaptive, staleness.bound) == (False, 3)
+
+
 def test_two_processes_share_one_connection_and_weights_have_their_own():
     graph = build_graph(read_policy("single-learner-coarse"), make_experiment(actors=1))
     assert sorted(connections(graph)) == [

@@ -1,1 +1,1 @@
-"""What old samples did to a run: importance ratios by lag, and who was dropped."""
+"""What old samples did to a run: importance ratios by lag, who was dropped, how the bound moved."""

@@ -120,6 +120,12 @@ def _task_of(experiment: Experiment) -> dict[str, Any]:
         "budget_s": experiment.stop.seconds,
     }
     if issubclass(ALGORITHMS[name], BenchPpo):
+        if experiment.staleness.is_adaptive:
+            raise ConfigError(
+                "other systems do not move it: a comparison needs a number",
+                where="staleness.max_lag",
+                fix="-s staleness.max_lag=N",
+            )
         task["max_lag"] = experiment.staleness.max_lag
     return {key: value for key, value in task.items() if value is not None}
 

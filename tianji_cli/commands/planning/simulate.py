@@ -93,6 +93,12 @@ def simulate_command(request: SimulateRequest, output: Output) -> None:
         base, source, request.up.all_settings, request.up.setting_options
     )
     require_numbers(read, "a simulated run has none")
+    if experiment.staleness.is_adaptive:
+        raise ConfigError(
+            "`auto` moves the bound on lag over minutes, and a run is simulated for seconds",
+            where=read.where(("staleness", "max_lag")),
+            fix="give a number: -s staleness.max_lag=N",
+        )
     check_costs_hold(base, experiment)
     if num_apart(experiment, user_directories()) > 1:
         raise ConfigError(

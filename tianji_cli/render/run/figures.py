@@ -195,8 +195,10 @@ def _draw_lag(axes: Axes, runs: Runs) -> bool:
             label="min to max",
         )
         axes.plot(lags["t_s"], lags["lag_mean"], label="mean", color=BLUE)
-    for bound in _bounds(runs):
+    for bound in _given_bounds(runs):
         axes.axhline(bound, color=INK, linewidth=1.1, linestyle=BOUND, label=f"bound {bound}")
+    if len(runs) == 1:
+        _draw_moving_bounds(axes, runs[0])
     number_axes(axes, x=TIME, y="lag (weights versions)")
     top = max(
         [1.0, *_bounds(runs), *(float(run.lags["lag_max"].max()) for run in runs if len(run.lags))]
@@ -206,8 +208,29 @@ def _draw_lag(axes: Axes, runs: Runs) -> bool:
     return any(len(run.lags) for run in runs)
 
 
+def _draw_moving_bounds(axes: Axes, run: RunCurves) -> None:
+    """The bound of each learner, over time."""
+    for index, (learner, moves) in enumerate(run.bounds.items()):
+        times_s, bounds = zip(*moves, strict=True)
+        of = f" of {learner}" if len(run.bounds) > 1 else ""
+        axes.step(
+            [*times_s, run.end_s],
+            [*bounds, bounds[-1]],
+            where="post",
+            color=INK if len(run.bounds) == 1 else colour_of(index),
+            linewidth=1.1,
+            linestyle=BOUND,
+            label=f"bound{of}",
+        )
+
+
 def _bounds(runs: Runs) -> list[int]:
     return sorted({run.max_lag for run in runs if run.max_lag is not None})
+
+
+def _given_bounds(runs: Runs) -> list[int]:
+    """Those that did not move."""
+    return _bounds([run for run in runs if not run.bounds])
 
 
 def _draw_histogram(axes: Axes, runs: Runs) -> bool:
@@ -217,8 +240,10 @@ def _draw_histogram(axes: Axes, runs: Runs) -> bool:
     for index, run in enumerate(runs):
         draw = draw_bars if has_bars else draw_stairs
         draw(axes, run, index, len(runs))
+    largest = "largest " if any(run.bounds for run in runs) else ""
     for bound in _bounds(runs):
-        axes.axvline(bound + 0.5, color=INK, linewidth=1.1, linestyle=BOUND, label=f"bound {bound}")
+        label = f"{largest}bound {bound}"
+        axes.axvline(bound + 0.5, color=INK, linewidth=1.1, linestyle=BOUND, label=label)
     axes.set(xlabel="lag (weights versions)", ylabel="share of consumed env steps")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=MAX_BARS, integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engine.trace.summary import Summary
 from tianji_cli import units
+from tianji_cli.analysis.old_samples.lag_bound import largest_bound
 from tianji_cli.analysis.run import ManifestView
 from tianji_cli.analysis.settings import (
     differing_settings,
@@ -38,7 +39,8 @@ HOST_HEADINGS = (
 def tiles(examined: ExaminedRun) -> list[tuple[str, str, str]]:
     """The four figures that a reader looks for first: name, figure, note."""
     summary = examined.summary
-    bound = examined.run.manifest.max_lag
+    bound = largest_bound(examined.run)
+    moves = "at most " if examined.run.manifest.is_lag_adaptive else ""
     return [
         _threshold_tile(summary),
         _return_tile(summary),
@@ -50,7 +52,7 @@ def tiles(examined: ExaminedRun) -> list[tuple[str, str, str]]:
         (
             "Lag",
             units.lag(summary.lag),
-            f"min / mean / p95 / max, bound {units.NONE if bound is None else bound}",
+            f"min / mean / p95 / max, bound {moves}{units.NONE if bound is None else bound}",
         ),
     ]
 

@@ -87,6 +87,10 @@ def lag(runs: Runs) -> str:
     text = f"Trained env steps are at most {_versions(summary.lag.max)} old"
     if bound is None:
         return f"{text}; there is no bound"
+    if moves := runs[0].bounds:
+        ends = sorted({moves_of[-1][1] for moves_of in moves.values()})
+        last = " or ".join(map(str, ends))
+        return f"{text}; the bound was at most {bound} and {last} at the end"
     return f"{text}, {'within' if summary.lag.max <= bound else 'above'} the bound of {bound}"
 
 
