@@ -47,21 +47,18 @@ def browse(page: Path, profile: Path, *arguments: str) -> subprocess.CompletedPr
     )
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = write_bench(tmp_path_factory.mktemp("browser") / "bench-made")
-    return write_bench_report([root], None).page
-
-
-def test_the_browser_finds_nothing_to_complain_of(page, tmp_path):
+def test_the_page_is_drawn_and_the_browser_finds_nothing_to_complain_of(tmp_path):
+    root = write_bench(tmp_path / "bench-made")
+    page = write_bench_report([root], None).page
     result = browse(page, tmp_path / "profile", "--dump-dom")
     assert re.findall(r".*CONSOLE.*", result.stderr) == []
     assert result.stdout.count("<svg") == 7
     assert "Parity: is it the same work?" in result.stdout
+    for width in (400, 1240):
+        check_drawn(page, tmp_path, width)
 
 
-@pytest.mark.parametrize("width", [400, 1240])
-def test_the_page_is_drawn(page, tmp_path, width):
+def check_drawn(page: Path, tmp_path: Path, width: int) -> None:
     shot = tmp_path / "shot.png"
     size = f"--window-size={width},3000"
     browse(page, tmp_path / "profile", size, f"--screenshot={shot}", "--hide-scrollbars")

@@ -67,10 +67,15 @@ LITTLE = {
 """By command: words that leave it less to do, and change nothing of what a reader types."""
 
 
+def halved(number: re.Match[str]) -> str:
+    return str(int(number[0]) // 2)
+
+
 def shortened(words: list[str]) -> list[str]:
+    words = [re.sub(r"(?<=^stop\.env_steps=)\d+$", halved, word) for word in words]
     if words[0] == "up":
         is_short = any(word.startswith("stop.") for word in words)
-        return [*words, *EAGER, *([] if is_short else ["-s", "stop.env_steps=4000"])]
+        return [*words, *EAGER, *([] if is_short else ["-s", "stop.env_steps=2000"])]
     return [*words, *LITTLE.get(words[0], [])]
 
 

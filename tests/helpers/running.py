@@ -19,7 +19,9 @@ from tests.helpers.paths import REPOSITORY
 
 EAGER = ("-s", "learner.compile=off")
 """A compiler beside the run would only take processor time from it."""
-SHORT = (*EAGER, "-s", "stop.env_steps=6000", "-s", "stop.return_threshold=null")
+SHORT_ENV_STEPS = 2800
+SHORT = (*EAGER, "-s", f"stop.env_steps={SHORT_ENV_STEPS}", "-s", "stop.return_threshold=null")
+"""Seven batches of `cartpole_ppo`."""
 EASY = (*EAGER, "-s", "algorithm.num_epochs=1", "-s", "env.step_latency_ms=4")
 """Ten batches of `cartpole_ppo` a second, which leaves the processors to what a test is about."""
 IDLE_S = 60.0

@@ -56,7 +56,7 @@ gymnasium.register("Speaking-v0", Speaking, max_episode_steps=200)
 EXPERIMENT = """
 name: speaking
 env: {id: "speaking:Speaking-v0"}
-algorithm: {name: ppo}
+algorithm: {name: ppo, num_epochs: 1}
 stop: {env_steps: 30000}
 """
 

@@ -33,7 +33,7 @@ register_torch_environment("Mine-v0", TorchCartPole)
 EXPERIMENT = """
 name: mine
 env: {id: "mine:Mine-v0"}
-algorithm: {name: ppo}
+algorithm: {name: ppo, num_epochs: 1}
 stop: {env_steps: 4000}
 """
 

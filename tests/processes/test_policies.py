@@ -131,7 +131,8 @@ def test_replicas_on_devices_learn_what_one_with_all_their_environments_learns(t
 
 
 def test_without_a_gpu_the_processor_is_used_and_named_unless_gpus_were_asked_for(tianji, tmp_path):
-    common = ("--policy", "gpu-only", *QUIET, "-s", "actors=1", "-s", "stop.env_steps=40000")
+    few = (*FEW_STEPS, "-s", "stop.env_steps=8000")
+    common = ("--policy", "gpu-only", *QUIET, "-s", "actors=1", *few)
     evaluated = ("-s", "evaluation.episodes=2", "-s", "evaluation.every_s=0.1")
     code, _, err = tianji("up", "--name", "run", *common, *evaluated).end(60)
     assert code == 0, err

@@ -66,7 +66,7 @@ def test_the_event_file_of_a_run_equals_its_trace(
     run = tmp_path / "results" / "run"
     found, traced = tensorboard_points(run), traced_points(run)
     assert {name: found[name] for name in traced} == as_float32(traced)
-    assert len(traced["losses/approx_kl"]) > 10
+    assert len(traced["losses/approx_kl"]) > 5
     assert state_of(run, "tensorboard")["state"] == "complete"
     assert "tensorboard --logdir results" in err
     assert failures(run) == []

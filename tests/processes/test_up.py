@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from engine.trace.checkpoint_file import verify
-from tests.helpers.running import SHORT, rows
+from tests.helpers.running import SHORT, SHORT_ENV_STEPS, rows
 
-pytestmark = [pytest.mark.processes, pytest.mark.cold]
+pytestmark = pytest.mark.processes
 
 
+@pytest.mark.cold
 def test_a_run_over_processes_agrees_with_its_files_and_its_report(tianji, tmp_path):
     """One JSON document, a process for every role, manifest, logs, a checkpoint, and a report."""
     code, out, err = tianji("--json", "up", "--name", "run", "--seed", "7", *SHORT).end(60)
@@ -22,7 +23,7 @@ def test_a_run_over_processes_agrees_with_its_files_and_its_report(tianji, tmp_p
     assert summary == json.loads((run / "summary.json").read_text())
     assert summary["status"] == "ok"
     assert summary["num_actors"] == 2
-    assert summary["env_steps_consumed"] >= 6000
+    assert summary["env_steps_consumed"] >= SHORT_ENV_STEPS
     check_books(summary, run)
     check_roles(run)
     check_files(run)
@@ -57,7 +58,7 @@ def check_files(run: Path) -> None:
         "learner-0",
     }
     (info,) = run.glob("checkpoints/*.json")
-    assert verify(info).counters.env_steps_consumed >= 6000
+    assert verify(info).counters.env_steps_consumed >= SHORT_ENV_STEPS
 
 
 def test_the_debug_twin_trains_inside_the_command(tianji, tmp_path):

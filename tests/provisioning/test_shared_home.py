@@ -35,16 +35,21 @@ class SharingNode(LocalNode):
     Its environments are without pip, as nothing is installed in them: that would take most time.
     """
 
-    def __init__(self, name: str, before: Callable[[Sequence[str]], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        before: Callable[[Sequence[str]], None] = lambda _: None,
+        pip: Sequence[str] = ("true",),
+    ) -> None:
         super().__init__(name)
-        self.before = before
+        self.before, self.pip = before, pip
 
     def run(self, command: Sequence[str], timeout_s: float) -> Completed:
         self.before(command)
         if "venv" in command:
             command = [*command, "--without-pip"]
         elif "pip" in command:
-            command = ["true"]
+            command = self.pip
         return super().run(command, timeout_s)
 
 
@@ -64,7 +69,7 @@ def test_who_comes_second_takes_nothing_from_under_the_first(tmp_path: Path) -> 
             is_looking.set()
             assert may_go_on.wait(60)
 
-    first, second = SharingNode("first", lambda _: None), SharingNode("second", wait)
+    first, second = SharingNode("first"), SharingNode("second", wait)
     with ThreadPoolExecutor() as pool:
         late = pool.submit(make, second, tmp_path)
         assert is_looking.wait(60)
@@ -80,10 +85,10 @@ def test_who_comes_second_takes_nothing_from_under_the_first(tmp_path: Path) -> 
     assert [path.name for path in (tmp_path / "venvs").iterdir()] == [python.parent.parent.name]
 
 
-def test_what_is_half_made_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "PIP_OPTIONS", ("--no-such-option",))
-    with pytest.raises(PreflightError, match="no-such-option"):
-        make(LocalNode("a"), tmp_path)
+def test_what_is_half_made_is_not_there(tmp_path: Path) -> None:
+    node = SharingNode("a", pip=("sh", "-c", "echo no such option >&2; exit 2"))
+    with pytest.raises(PreflightError, match="no such option"):
+        make(node, tmp_path)
     assert list((tmp_path / "venvs").iterdir()) == []
 
 
@@ -92,7 +97,7 @@ def test_a_place_that_is_taken_by_something_else_is_named(tmp_path: Path) -> Non
     place = tmp_path / "venvs" / environment.environment_name("torch==1", minor)
     (place / "bin").mkdir(parents=True)
     with pytest.raises(PreflightError, match="mv") as caught:
-        make(SharingNode("a", lambda _: None), tmp_path)
+        make(SharingNode("a"), tmp_path)
     assert str(place) in caught.value.fix
 
 

@@ -29,7 +29,7 @@ from tests.helpers.engine.small_learners import REPLAYED
 from tests.helpers.engine.small_learners import experiment as small
 
 ALGORITHMS = ("ppo", "impala", "dqn", "sac")
-FIRST, SECOND = 2000, 4000
+FIRST, SECOND = 1000, 2000
 """Env steps after which the first and the second run end."""
 
 
@@ -99,9 +99,10 @@ def test_counters_versions_and_time_go_on(pair: tuple[Result, Result]):
 
 def test_the_books_of_both_balance_as_one(pair: tuple[Result, Result]):
     before, after = pair
+    saved = choose_checkpoint(before.root / "checkpoints", "last").info.counters
     for row in read_table(after.trace, Ledger):
         assert row.collected == row.consumed + row.dropped + row.in_flight
-        assert row.consumed >= before.summary.env_steps_consumed
+        assert row.consumed >= saved.env_steps_consumed > 0
     collected = [sum(r.env_steps for r in read_table(x.trace, Production)) for x in pair]
     assert after.summary.env_steps_collected == sum(collected)
 
@@ -142,7 +143,7 @@ def test_resuming_again_gives_the_same_run_and_not_the_one_that_was_before(
 
 def test_a_resumed_run_can_be_resumed(pair: tuple[Result, Result], tmp_path: Path):
     _, after = pair
-    third = run(tmp_path / "third", experiment(name_of(after), SECOND + 1000), after.root)
-    assert third.summary.env_steps_consumed >= SECOND + 1000
+    third = run(tmp_path / "third", experiment(name_of(after), SECOND + 500), after.root)
+    assert third.summary.env_steps_consumed >= SECOND + 500
     info = choose_checkpoint(third.root / "checkpoints", "last").info
     assert info.resumes == 2
