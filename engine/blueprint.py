@@ -18,7 +18,7 @@ from engine.devices.visible import CPU
 from engine.envs.make import make_vector_env, spaces_of
 from engine.envs.observed import look_at_first
 from engine.envs.rehearsal import check_acting, first_reset
-from engine.envs.torch_envs import make_torch_env, torch_spaces_of
+from engine.envs.torch_envs import TORCH, make_torch_env, torch_spaces_of
 from engine.errors import ConfigError, PreflightError
 from engine.extensions import import_all
 from engine.graph.cut import Cut, single_cut
@@ -85,6 +85,11 @@ class Blueprint:
     sharing: Sharing
     env: EnvSpec
     group: int = 0
+
+    @property
+    def steps_tensors(self) -> bool:
+        """Whether actors step environments of tensors."""
+        return self.cut.steps_tensors(self.env)
 
     def of_group(self, group: int) -> Blueprint:
         """The same for the roles of one learner, whose share of a batch can differ from others, or
@@ -175,6 +180,7 @@ def make_blueprint(
     import_all(experiment)
     cut = cut or single_cut(experiment)
     _check_splits(experiment, cut)
+    _check_tensors(experiment, cut)
     _check_devices(experiment, cut)
     spaces, observed = _look_at_environment(experiment, cut, rehearses)
     if has_action_mask:
@@ -255,29 +261,29 @@ def _look_at_environment(
     """Spaces of one environment, made in the same way as those of the run; and what the first reset
     gave by the name of its field, if it is tried."""
     spec, seed = experiment.env, experiment.seed
-    on_device: tuple[Spaces, dict[str, Tensor] | None] | None = None
-    if cut.is_on_device:
+    stepped: tuple[Spaces, dict[str, Tensor] | None] | None = None
+    if cut.steps_tensors(spec):
         of_tensors = make_torch_env(spec, torch.device(CPU))
         spaces = torch_spaces_of(of_tensors, experiment.agents)
         first = first_reset(lambda: of_tensors.reset(seed), spec) if rehearses else None
-        on_device = spaces, None if first is None else {OBSERVATION: first}
+        stepped = spaces, None if first is None else {OBSERVATION: first}
         if not cut.has_evaluator:
-            return on_device
+            return stepped
     env = make_vector_env(spec)
     try:
         spaces = spaces_of(env, experiment.agents)
         if not rehearses:
-            return on_device or (spaces, None)
+            return stepped or (spaces, None)
         seen = first_reset(lambda: look_at_first(env, spaces, spec, seed), spec)
     finally:
         env.close()
-    if on_device is not None and seen is not None and seen[0].has_action_mask:
+    if stepped is not None and seen is not None and seen[0].has_action_mask:
         raise ConfigError(
             f"{spec.id} has action masks, which its version of tensors cannot give",
-            where="policy",
-            fix="use another policy",
+            where="policy" if cut.is_on_device else "env.backend",
+            fix="use another policy" if cut.is_on_device else "leave it out",
         )
-    return on_device or seen or (spaces, None)
+    return stepped or seen or (spaces, None)
 
 
 def _flat_weights(algorithm: Algorithm) -> FlatParameters:
@@ -306,6 +312,30 @@ def _check_splits(experiment: Experiment, cut: Cut) -> None:
             f"with policy {cut.policy}, an actor does not step environments by itself",
             where="env.num_splits",
             fix="set it to 1, or use another policy",
+        )
+
+
+def _check_tensors(experiment: Experiment, cut: Cut) -> None:
+    """Raises ConfigError if `env.backend: torch` does not suit the rest; a fused loop has the same
+    environments and checks of its own."""
+    if experiment.env.backend != TORCH or cut.is_on_device:
+        return
+    if cut.has_remote_env:
+        raise ConfigError(
+            f"with policy {cut.policy} actors do not step environments by themselves, and only they"
+            " step those of tensors",
+            where="env.backend",
+            fix="leave it out, or use another policy",
+        )
+    if experiment.env.num_splits > 1:
+        raise ConfigError(
+            "environments of tensors all step at once", where="env.num_splits", fix="set it to 1"
+        )
+    if experiment.actor.device not in ("auto", CPU):
+        raise ConfigError(
+            "with env.backend=torch actors step and act on processors",
+            where="actor.device",
+            fix="leave it out, or use policy gpu-only",
         )
 
 

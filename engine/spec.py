@@ -88,9 +88,11 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
     central_state: bool = False
     """Several agents: whether a central critic sees the environment's `state()`. Otherwise it sees
     what all agents observe, one after the other."""
-    backend: Literal["gymnasium", "envpool"] = "gymnasium"
+    backend: Literal["gymnasium", "envpool", "torch"] = "gymnasium"
     """What steps the environments. `envpool` (extra `envpool`) does so in C++, for those of Atari,
-    MuJoCo, classic control and Box2D that equal Gymnasium's; it refuses others, and wrappers."""
+    MuJoCo, classic control and Box2D that equal Gymnasium's; it refuses others, and wrappers.
+    `torch`: actors step the version of tensors, where there is one, as those of `gpu-only` always
+    do; compiled with acting, a rollout is then one call. Evaluations step Gymnasium's."""
     kwargs: dict[str, Scalar] = {}
     """Passed to the environment's constructor."""
     wrappers: tuple[dict[str, WrapperValue], ...] = ()

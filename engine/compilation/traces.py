@@ -26,5 +26,5 @@ def kinds_of_learner(blueprint: Blueprint) -> tuple[Kind, ...]:
 
 def kinds_of(blueprint: Blueprint) -> tuple[Kind, ...]:
     """The functions that a run uses."""
-    of_actor: Kind = "collect" if blueprint.cut.is_on_device else "act"
+    of_actor: Kind = "collect" if blueprint.steps_tensors else "act"
     return (*kinds_of_learner(blueprint), of_actor)

@@ -1,8 +1,9 @@
 """Environments whose states are tensors: all copies step together on one device.
 
-They are for policies that fuse the whole loop on a device. Like all environments here they restart
-in next-step mode: the observation at the end of an episode is the true last one, and the following
-step of that copy only resets, whatever the action; its reward is not counted.
+They are for policies that fuse the whole loop on a device, and for `env.backend: torch`. Like all
+environments here they restart in next-step mode: the observation at the end of an episode is the
+true last one, and the following step of that copy only resets, whatever the action; its reward is
+not counted.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from engine.spaces.leaves import Structure
 from engine.spaces.observations import observation_leaves
 from engine.spec import EnvSpec, PolicySharing
 
+TORCH = "torch"
+"""The back end of actors that step them on a processor."""
 TorchStep: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
 """Observation [B, ...], reward float32 [B], terminated bool [B], truncated bool [B]."""
 
@@ -84,7 +87,8 @@ TORCH_ENVIRONMENTS: dict[str, MakeTorchEnvironment] = {
 
 
 def register_torch_environment(env_id: str, make: MakeTorchEnvironment) -> None:
-    """Registers a tensor version of an environment, for the policy `gpu-only`.
+    """Registers a tensor version of an environment, for the policy `gpu-only` and for
+    `env.backend: torch`.
 
     Args:
         env_id: Such as `Corridor-v0`.
@@ -107,11 +111,11 @@ def make_torch_env(spec: EnvSpec, device: torch.device) -> TorchEnvironment:
     if spec.registered_id not in TORCH_ENVIRONMENTS:
         known = ", ".join(sorted(TORCH_ENVIRONMENTS))
         raise ConfigError(
-            f"{spec.id} has no torch version, which an on-device loop needs; available: {known}",
+            f"{spec.id} has no torch version, which {_who_needs(spec)}; available: {known}",
             where="env.id",
-            fix="use another policy, or add one with register_torch_environment",
+            fix=f"{_way_out(spec)}, or add one with register_torch_environment",
         )
-    if spec.backend != "gymnasium":
+    if spec.backend not in ("gymnasium", TORCH):
         raise ConfigError(
             f"an on-device loop steps environments of tensors, not {spec.backend}'s",
             where="env.backend",
@@ -120,13 +124,13 @@ def make_torch_env(spec: EnvSpec, device: torch.device) -> TorchEnvironment:
     if spec.wrappers:
         names = ", ".join(str(entry["name"]) for entry in spec.wrappers)
         raise ConfigError(
-            f"wrappers go around single environments, which an on-device loop has not: {names}",
+            f"wrappers go around single environments, not around those of tensors: {names}",
             where="env.wrappers",
-            fix="use another policy, or register a torch version that does the same",
+            fix=f"{_way_out(spec)}, or register a torch version that does the same",
         )
     if spec.life_loss_terminates:
         raise ConfigError(
-            "on-device environments do not report lives", where="env.life_loss_terminates"
+            "environments of tensors do not report lives", where="env.life_loss_terminates"
         )
     with blamed(f"the torch version of {spec.id} cannot be made", where="env"):
         env = TORCH_ENVIRONMENTS[spec.registered_id](spec.num_envs, device, **spec.kwargs)
@@ -136,6 +140,14 @@ def make_torch_env(spec: EnvSpec, device: torch.device) -> TorchEnvironment:
             squashed_columns(space)  # refuses
         return env
     return TorchActions(env, device, squashes=spec.squash_actions, scales=spec.scale_actions)
+
+
+def _who_needs(spec: EnvSpec) -> str:
+    return "env.backend=torch needs" if spec.backend == TORCH else "an on-device loop needs"
+
+
+def _way_out(spec: EnvSpec) -> str:
+    return "leave out env.backend" if spec.backend == TORCH else "use another policy"
 
 
 def torch_spaces_of(env: TorchEnvironment, sharing: PolicySharing = None) -> Spaces:
@@ -154,7 +166,7 @@ def torch_spaces_of(env: TorchEnvironment, sharing: PolicySharing = None) -> Spa
         raise ConfigError(
             f"the observation of an environment of tensors is one array, not {space}",
             where="env.id",
-            fix="put its parts into one Box, or use another policy",
+            fix="put its parts into one Box, or step it as Gymnasium does",
         )
     return Spaces(env.single_observation_space, env.single_action_space)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from engine.graph.policy import Trait
-from engine.spec import Experiment, PositiveInt, Spec, StalenessSpec
+from engine.spec import EnvSpec, Experiment, PositiveInt, Spec, StalenessSpec
 
 MergeRule = Literal["none", "average", "accumulate", "assemble", "all_reduce"]
 """`assemble`: each group trains some policies of a team, and the parts make up one model."""
@@ -42,6 +42,10 @@ class Cut(Spec, frozen=True, kw_only=True):
     def actors_of(self, group: int) -> range:
         """Numbers of the actors of a group."""
         return range(group, self.actors, self.groups)
+
+    def steps_tensors(self, env: EnvSpec) -> bool:
+        """Whether actors step the version of tensors of these environments."""
+        return self.is_on_device or env.backend == "torch"
 
     @property
     def is_joint(self) -> bool:

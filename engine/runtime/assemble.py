@@ -18,14 +18,15 @@ from engine.executors.actor_base import BaseActorExecutor
 from engine.executors.coordinator import CoordinatorExecutor
 from engine.executors.evaluator import EvaluatorExecutor
 from engine.executors.learner import HostMemory, LearnerExecutor, LearnerMemory
-from engine.executors.on_device.actor import DeviceActorExecutor
 from engine.executors.on_device.learner import DeviceLearnerExecutor
 from engine.executors.on_device.memory import FusedMemory, StagedMemory
 from engine.executors.on_device.replay_buffer import DeviceReplayExecutor
 from engine.executors.reducer import ReducerExecutor
 from engine.executors.remote_env import EnvironmentExecutor
 from engine.executors.replay_buffer import ReplayExecutor, limiter_of
+from engine.executors.rollout_memory import BufferedRollouts, DeviceRollouts, RolloutMemory
 from engine.executors.rollout_queue import QueueExecutor
+from engine.executors.tensor_actor import TensorActorExecutor
 from engine.messages import COORDINATOR, role_of
 from engine.progress import Progress, RunCounters, steps_left
 from engine.roles.actor import ActorRole
@@ -179,16 +180,20 @@ def host_role(address: str, run: Assembly) -> RoleInstance:
 
 def _actor_executor(index: int, run: Assembly, blueprint: Blueprint) -> BaseActorExecutor:
     device = run.device_of(f"actor-{index}")
-    if blueprint.cut.is_on_device:
-        place = device.place if device else None
-        return DeviceActorExecutor(
+    if blueprint.steps_tensors:
+        memory: RolloutMemory
+        if blueprint.cut.is_on_device:
+            memory = DeviceRollouts(blueprint.layout, (device or CpuDevice()).place)
+        else:
+            memory = BufferedRollouts(blueprint.layout, run.arena, index, run.epoch)
+        return TensorActorExecutor(
             blueprint,
             index,
             run.epoch,
             run.clock,
+            memory,
             run.resumes,
             run.sections,
-            device=place,
             compiles=run.compiles,
         )
     return ActorExecutor(

@@ -143,7 +143,7 @@ def _replay(experiment: Experiment, cut: Cut, samples: SampleRequest) -> Outline
 def _spaces(experiment: Experiment, cut: Cut) -> tuple[Spaces, str | None]:
     """The spaces of one environment, and where its action masks come from."""
     spec: EnvSpec = msgspec.structs.replace(experiment.env, num_envs=1, num_splits=1)
-    if cut.is_on_device:
+    if cut.steps_tensors(spec):
         of_tensors = make_torch_env(spec, torch.device(CPU))
         return torch_spaces_of(of_tensors, experiment.agents), None
     env = make_vector_env(spec)

@@ -126,6 +126,17 @@ def test_a_lag_bound_is_refused_where_it_would_do_nothing():
         load_suite("cartpole", ["tasks.dqn.max_lag=2"])
 
 
+def test_a_task_can_have_actors_with_environments_of_tensors():
+    task = load_suite("tensors").tasks["ppo-400"]
+    job = Job(system="tianji", task_name="ppo-400", task=task, seed=3, scratch="/tmp")
+    experiment = experiment_of(job)
+    assert (experiment["policy"], experiment["env"]["backend"]) == ("tianji", "torch")
+    rows = {row.setting: row for row in SYSTEMS_BY_NAME["tianji"].parity(task)}
+    assert rows["environment"].match == "equal"
+    assert "version of tensors" in rows["environment"].note
+    assert LAG_BOUND not in rows or rows[LAG_BOUND].match == "equal"
+
+
 def test_a_task_can_have_one_fused_loop():
     task = load_suite("fused").tasks["ppo-4096"]
     job = Job(system="tianji", task_name="ppo-4096", task=task, seed=3, scratch="/tmp")

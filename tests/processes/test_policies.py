@@ -64,6 +64,11 @@ def test_with_one_actor_a_barrier_or_remote_environments_learn_what_local_learns
     assert max(row["version"] for row in rows(tmp_path / "results/synchronous", "weights")) >= 10
 
 
+def test_environments_of_tensors_are_the_same_in_processes_of_their_own(tianji, tmp_path):
+    settings = ("-s", "actors=1", "-s", "env.backend=torch", *FEW_STEPS)
+    check_equal_to_local(tianji, tmp_path / "results", ("synchronous",), 1e-6, *settings)
+
+
 def test_two_learners_on_half_batches_learn_what_one_learns_on_the_whole(tianji, tmp_path):
     shared = ("-s", "algorithm.batch_steps=800", "-s", "algorithm.minibatch_steps=400")
     run = (tianji, tmp_path / "results", ("multi-learner",), 1e-5)

@@ -36,7 +36,7 @@ from tianji_cli.provisioning.reaching import Connect, Reach
 
 ACTORS: KeyPath = ("actors",)
 NUM_ENVS: KeyPath = ("env", "num_envs")
-_NOT_ON_DEVICES = "environments that are tensors on a device are not measured"
+_NOT_OF_TENSORS = "environments of tensors are not measured"
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,8 @@ def _work(
     unknown = MeasuredWork(sizes=(ActorSize(num_envs=num_envs, rollouts_per_batch=0),))
     if not (seeks_envs or limits):
         return unknown
-    if seeks_envs and graph.cut.is_on_device:
-        raise ConfigError(_NOT_ON_DEVICES, where="env.num_envs", fix="give a number")
+    if seeks_envs and graph.cut.steps_tensors(experiment.env):
+        raise ConfigError(_NOT_OF_TENSORS, where="env.num_envs", fix="give a number")
     with reading_libraries():
         from engine.host.user_code import restored_process
         from engine.runtime.measuring import measured_work

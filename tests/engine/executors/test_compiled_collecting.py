@@ -19,13 +19,14 @@ from engine.compilation.library import Library
 from engine.devices.tensors import DeviceRollout, DeviceWeights
 from engine.envs.held_tensors import HeldTensors
 from engine.envs.torch_envs import TORCH_ENVIRONMENTS, make_torch_env
-from engine.executors.on_device.actor import DeviceActorExecutor
+from engine.executors.tensor_actor import TensorActorExecutor
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import read_policy
 from engine.roles.commands import CollectRollout, LoadWeights
 from engine.roles.events import RolloutCollected
 from engine.spec import EnvSpec
 from engine.testing import make_experiment
+from tests.helpers.engine.tensor_actor import on_device
 from tests.helpers.engine.traced_library import TracedLibrary
 
 CPU = torch.device("cpu")
@@ -43,8 +44,8 @@ def blueprint_of(env: EnvSpec, core: dict[str, object] | None = None) -> Bluepri
     return make_blueprint(changed, build_graph(read_policy("gpu-only"), changed).cut)
 
 
-def executor_of(blueprint: Blueprint) -> DeviceActorExecutor:
-    executor = DeviceActorExecutor(blueprint, 0, 0, RunClock.start_now())
+def executor_of(blueprint: Blueprint) -> TensorActorExecutor:
+    executor = on_device(blueprint, RunClock.start_now())
     executor.perform(LoadWeights(DeviceWeights(0, weights_of(blueprint))))
     return executor
 
@@ -53,7 +54,7 @@ def weights_of(blueprint: Blueprint) -> Tensor:
     return blueprint.algorithm.init(0).weights.vector.detach()
 
 
-def collect(executor: DeviceActorExecutor, ticket: int) -> RolloutCollected:
+def collect(executor: TensorActorExecutor, ticket: int) -> RolloutCollected:
     executor.perform(CollectRollout(ticket))
     while executor.is_busy:
         for event in executor.advance(0.0):
@@ -122,7 +123,7 @@ def test_a_scan_collects_what_is_collected_step_by_step(env: EnvSpec, core):
 def test_a_scan_spreads_its_moments_evenly(monkeypatch: pytest.MonkeyPatch):
     blueprint = blueprint_of(EnvSpec(id="CartPole-v1", num_envs=4))
     clock = ManualClock(10.0)
-    executor = DeviceActorExecutor(blueprint, 0, 0, clock)
+    executor = on_device(blueprint, clock)
     executor.perform(LoadWeights(DeviceWeights(0, weights_of(blueprint))))
     executor._library = TracedLibrary(trace_collect(blueprint))
     executor._steps_per_call = 4

@@ -19,8 +19,8 @@ from engine.compilation.policy_inference import as_tensors
 from engine.devices.tensors import DeviceRollout, DeviceWeights
 from engine.executors.actor import ActorExecutor
 from engine.executors.evaluator import EvaluatorExecutor
-from engine.executors.on_device.actor import DeviceActorExecutor
 from engine.executors.remote_env import EnvironmentExecutor
+from engine.executors.tensor_actor import TensorActorExecutor
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import read_policy
 from engine.layers.inputs import STATE, mask_of, observation_of
@@ -30,6 +30,7 @@ from engine.roles.events import EnvironmentStepped, Evaluated, RolloutCollected,
 from engine.rollout import Rollout, Weights
 from engine.spec import CoreSpec, EnvSpec, EvaluationSpec, NetworkSpec
 from engine.testing import SCRIPTED_ENV, make_experiment
+from tests.helpers.engine.tensor_actor import on_device
 
 LEAVES = "TianjiLeaves-v0"
 NUM_STEPS = 10
@@ -99,7 +100,7 @@ def check(blueprint: Blueprint, tensors: dict[str, torch.Tensor]) -> torch.Tenso
     return tensors[STATE][0]
 
 
-def collect(executor: ActorExecutor | DeviceActorExecutor) -> Rollout:
+def collect(executor: ActorExecutor | TensorActorExecutor) -> Rollout:
     executor.perform(CollectRollout(0))
     (event,) = executor.advance(float("inf"))
     assert isinstance(event, RolloutCollected)
@@ -153,7 +154,7 @@ def test_remote_environments_make_the_same_rollouts():
 
 def test_a_loop_on_a_device_remembers_as_well():
     blueprint = blueprint_of("CartPole-v1", "gru", "gpu-only")
-    executor = DeviceActorExecutor(blueprint, 0, 0, ManualClock(1.0))
+    executor = on_device(blueprint, ManualClock(1.0))
     executor.perform(LoadWeights(DeviceWeights(0, weights_of(blueprint))))
     states = []
     for _ in range(8):

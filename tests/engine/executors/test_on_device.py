@@ -15,7 +15,6 @@ from engine.devices.tensors import DeviceRollout, DeviceStaging, DeviceWeights
 from engine.envs.torch_envs import TORCH_ENVIRONMENTS
 from engine.errors import RunFailedError
 from engine.executors.actor import ActorExecutor
-from engine.executors.on_device.actor import DeviceActorExecutor
 from engine.graph.dataflow import DataflowGraph, build_graph
 from engine.graph.policy import read_policy
 from engine.roles.commands import AbandonRollout, CollectRollout, LoadWeights
@@ -27,6 +26,7 @@ from engine.testing import SCRIPTED_ENV, ScriptedVectorEnv, make_experiment
 from engine.trace.reader import read_table
 from engine.trace.records import Episode, Ledger
 from engine.trace.summary import Summary
+from tests.helpers.engine.tensor_actor import on_device
 
 CARTPOLE = EnvSpec(id="CartPole-v1", num_envs=4)
 
@@ -78,7 +78,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Experiment:
 def test_rollouts_and_episodes_are_those_of_an_actor_with_arrays(scripted: Experiment):
     blueprint, clock = blueprint_of(scripted), ManualClock()
     weights = weights_of(blueprint)
-    ours = collect(DeviceActorExecutor(blueprint, 0, 0, clock), weights, 3)
+    ours = collect(on_device(blueprint, clock), weights, 3)
     theirs = collect(ActorExecutor(blueprint, 0, 0, clock), weights, 3)
     assert sum(len(event.episodes) for event in ours) > 5
     for one, other in zip(ours, theirs, strict=True):
@@ -98,7 +98,7 @@ def test_rollouts_and_episodes_are_those_of_an_actor_with_arrays(scripted: Exper
 @pytest.mark.parametrize("part", [0, 1], ids=["observation", "reward"])
 def test_what_is_no_number_is_refused_on_a_device_too(scripted: Experiment, part: int):
     blueprint = blueprint_of(scripted)
-    executor = DeviceActorExecutor(blueprint, 0, 0, ManualClock())
+    executor = on_device(blueprint, ManualClock())
     sound_step = executor._env.step
 
     def step(action: torch.Tensor):
@@ -115,7 +115,7 @@ def test_what_is_no_number_is_refused_on_a_device_too(scripted: Experiment, part
 
 def test_a_first_rollout_can_be_abandoned_before_its_first_step(scripted: Experiment):
     blueprint = blueprint_of(scripted)
-    executor = DeviceActorExecutor(blueprint, 0, 0, ManualClock())
+    executor = on_device(blueprint, ManualClock())
     executor.perform(LoadWeights(weights_of(blueprint)))
     executor.perform(CollectRollout(0))
     (nothing,) = executor.perform(AbandonRollout())
@@ -125,7 +125,7 @@ def test_a_first_rollout_can_be_abandoned_before_its_first_step(scripted: Experi
 
 def test_an_abandoned_rollout_is_counted_as_far_as_it_went(scripted: Experiment):
     blueprint = blueprint_of(scripted)
-    executor = DeviceActorExecutor(blueprint, 0, 0, ManualClock())
+    executor = on_device(blueprint, ManualClock())
     executor.perform(LoadWeights(weights_of(blueprint)))
     executor.perform(CollectRollout(0))
     for _ in range(4):
@@ -143,7 +143,7 @@ def test_an_abandoned_rollout_is_counted_as_far_as_it_went(scripted: Experiment)
 
 def test_a_learner_can_differentiate_through_what_was_collected(scripted: Experiment):
     blueprint = blueprint_of(scripted)
-    executor = DeviceActorExecutor(blueprint, 0, 0, ManualClock())
+    executor = on_device(blueprint, ManualClock())
     rollouts = [event.rollout for event in collect(executor, weights_of(blueprint), 2)]
     batch = DeviceStaging().fill(rollouts)
     assert batch["reward"].shape[1] == 2 * blueprint.layout.num_envs
@@ -156,7 +156,7 @@ def test_a_learner_can_differentiate_through_what_was_collected(scripted: Experi
 
 def test_a_single_rollout_is_not_copied(scripted: Experiment):
     blueprint = blueprint_of(scripted)
-    executor = DeviceActorExecutor(blueprint, 0, 0, ManualClock())
+    executor = on_device(blueprint, ManualClock())
     (event,) = collect(executor, weights_of(blueprint), 1)
     batch = DeviceStaging().fill([event.rollout])
     assert batch["reward"].data_ptr() == event.rollout.tensors["reward"].data_ptr()

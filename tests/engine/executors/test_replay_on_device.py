@@ -11,7 +11,6 @@ from engine.clock import ManualClock
 from engine.devices.cpu import CpuDevice
 from engine.devices.tensors import DeviceRollout, DeviceSamples, DeviceWeights
 from engine.executors.learner import LearnerExecutor
-from engine.executors.on_device.actor import DeviceActorExecutor
 from engine.executors.on_device.memory import FusedMemory
 from engine.executors.on_device.replay_buffer import DeviceReplayExecutor
 from engine.executors.replay_buffer import ReplayExecutor
@@ -28,6 +27,7 @@ from engine.roles.commands import (
 from engine.rollout import Rollout
 from engine.spec import CoreSpec, EnvSpec, StalenessSpec
 from engine.testing import make_experiment
+from tests.helpers.engine.tensor_actor import on_device
 
 
 def make(name: str, core: CoreSpec | None = None) -> Blueprint:
@@ -44,7 +44,7 @@ def make(name: str, core: CoreSpec | None = None) -> Blueprint:
 
 
 def rollouts_of(blueprint: Blueprint, count: int) -> list[DeviceRollout]:
-    executor = DeviceActorExecutor(blueprint, 0, 0, ManualClock())
+    executor = on_device(blueprint, ManualClock())
     vector = blueprint.algorithm.init(0).weights.vector.detach()
     executor.perform(LoadWeights(DeviceWeights(3, vector)))
     found = []

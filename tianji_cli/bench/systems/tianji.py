@@ -78,6 +78,7 @@ def experiment_of(job: Job) -> dict[str, object]:
             "id": env.id,
             "num_envs": task.envs_per_worker,
             "clip_reward": env.clip_reward,
+            "backend": env.backend,
             "kwargs": {"repeat_action_probability": 0.0} if env.namespace == ATARI else {},
         },
         "algorithm": {**algorithm, "rollout_steps": task.rollout_steps},
@@ -194,9 +195,10 @@ class Tianji(AnySystem):
         if task.env.id in TEAMS:
             words = "its own version, all copies as arrays; from equal states both are equal"
             rows["environment"] = ("equal", words)
-        if task.policy == "gpu-only":
+        if task.policy == "gpu-only" or task.env.backend == "torch":
             words = "its own version of tensors; from equal states both are equal"
             rows["environment"] = ("equal", words)
+        if task.policy == "gpu-only":
             rows["workers"] = ("different", "one compiled loop steps all environments and learns")
             rows[LAG_BOUND] = ("different", "0: it collects and learns by turns")
         return rows

@@ -32,6 +32,8 @@ class BenchEnv(Spec, frozen=True, kw_only=True):
     """A Gymnasium id; of several agents `pettingzoo:MODULE` or `module:function`."""
     clip_reward: bool = False
     """Learn from the sign of rewards; returns are always the environment's own."""
+    backend: Literal["gymnasium", "torch"] = "gymnasium"
+    """What TianJi's actors step: `torch` is its version of tensors, compiled together with acting."""
 
     @property
     def namespace(self) -> str:

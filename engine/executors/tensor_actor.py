@@ -1,4 +1,4 @@
-"""What an actor does if the whole loop is fused on one device: steps tensor environments.
+"""What an actor does whose environments are tensors: on the device of a fused loop, or here.
 
 Nothing is read from the device between the steps of a rollout, so there is no synchronization; the
 counts are read once, when the rollout is complete. On the processor a rollout is one call of a
@@ -18,26 +18,25 @@ from engine.clock import Clock
 from engine.compilation.collecting import CollectArguments, collect_signature
 from engine.compilation.compile_job import CompileJob
 from engine.compilation.library import Library
-from engine.devices.tensors import DeviceRollout, DeviceWeights, allocate_on
 from engine.devices.visible import CPU
 from engine.envs.torch_envs import TorchStep, drawn_environment, make_torch_env
 from engine.errors import RunFailedError
 from engine.executors.actor_base import BaseActorExecutor, Steps
+from engine.executors.rollout_memory import RolloutMemory
 from engine.layers.inputs import STATE
-from engine.rollout import Layout, Weights
+from engine.rollout import Weights
 from engine.timing import ENVIRONMENT, OFF, Sections
 
-NO_BUFFER = Layout((), 0, 0).allocate()
 CALL_S = 0.01
 """About how long one call of a library may take: nothing else is done meanwhile."""
 
 
-class DeviceActorExecutor(BaseActorExecutor):
-    """Collects with tensor environments; rollouts stay on the device.
+class TensorActorExecutor(BaseActorExecutor):
+    """Collects with tensor environments.
 
     Args:
         blueprint, index, epoch, clock, resumes, sections: See `BaseActorExecutor`.
-        device: The device of the loop; the processor by default.
+        memory: Of its rollouts; environments and acting are on the device of these.
         compiles: Whether to switch to compiled steps once they are available; only on the
             processor.
     """
@@ -51,17 +50,17 @@ class DeviceActorExecutor(BaseActorExecutor):
         index: int,
         epoch: int,
         clock: Clock,
+        memory: RolloutMemory,
         resumes: int = 0,
         sections: Sections = OFF,
         *,
-        device: torch.device | None = None,
         compiles: bool = False,
     ) -> None:
-        device = device or torch.device(CPU)
+        device = memory.place
         super().__init__(
             blueprint, index, epoch, clock, resumes=resumes, device=device, sections=sections
         )
-        self._device = device
+        self._memory = memory
         self._env = make_torch_env(self._spec, device)
         self._step = sections.timed(ENVIRONMENT, self._take_step)
         self._scan = sections.timed(ENVIRONMENT, self._call)
@@ -95,14 +94,11 @@ class DeviceActorExecutor(BaseActorExecutor):
             self._library = library
 
     def _load(self, weights: Weights) -> None:
-        assert isinstance(weights, DeviceWeights), "the learner is on another device"
-        self._inference.parameters.load(weights.vector)
-        self._inference.refresh()
+        self._memory.load(weights, self._inference)
 
     def _collect(self, ticket: int) -> Steps:
         yield from self._look_for(self._compile_job, self._use)
-        layout = self._blueprint.layout
-        tensors = self._tensors = allocate_on(self._device, layout)
+        tensors = self._tensors = self._memory.begin()
         observation, reward = tensors["observation"], tensors["reward"]
         observation[0] = self._observation
         states = self._states
@@ -110,15 +106,15 @@ class DeviceActorExecutor(BaseActorExecutor):
             states[0] = states[-1]
         rollout = tensors if states is None else {**tensors, STATE: states}
         yield from self._compiled_steps(rollout) or self._eager_steps(rollout)
-        self._observation = observation[-1]
+        self._observation = observation[-1].clone()
         if states is not None:
             tensors[STATE].copy_(states[: len(tensors[STATE])])
         self._check({"observation": observation, "reward": reward, "action": tensors["action"]})
         entries = self._enter_books()
         tensors["valid"].copy_(entries.valid)
-        tensors["reward"] = self._learnt_reward(reward)
-        self._check({"reward multiplied by env.reward_scale": tensors["reward"]})
-        yield DeviceRollout(self._describe(ticket, entries.num_env_steps), NO_BUFFER, tensors)
+        reward.copy_(self._learnt_reward(reward))
+        self._check({"reward multiplied by env.reward_scale": reward})
+        yield self._memory.finish(self._describe(ticket, entries.num_env_steps), tensors)
 
     def _eager_steps(self, rollout: Mapping[str, Tensor]) -> Iterator[None]:
         """Takes all steps, kernel by kernel."""
