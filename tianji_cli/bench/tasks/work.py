@@ -33,7 +33,7 @@ class BenchEnv(Spec, frozen=True, kw_only=True):
     clip_reward: bool = False
     """Learn from the sign of rewards; returns are always the environment's own."""
     backend: Literal["gymnasium", "torch"] = "gymnasium"
-    """What TianJi's actors step: `torch` is its version of tensors, compiled together with acting."""
+    """What TianJi's actors step: `torch` is its version of tensors, compiled with acting."""
 
     @property
     def namespace(self) -> str:
