@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from engine.blueprint import Blueprint
-from engine.compilation.library import Signature, describe
+from engine.compilation.library import describe
 from engine.compilation.policy_inference import (
     PolicyInference,
     Rounding,
@@ -69,10 +69,10 @@ class CollectArguments:
         return [*fields, draws, *written]
 
 
-def collect_signature(fixed: Sequence[Tensor], rows: Sequence[Tensor]) -> Signature:
-    """What a compiled step relies on."""
+def collect_named(fixed: Sequence[Tensor], rows: Sequence[Tensor]) -> dict[str, Tensor]:
+    """What a compiled step relies on, by the names that it has in a signature."""
     arguments = (*fixed, *(each[0] for each in rows))
-    return describe({str(i): tensor for i, tensor in enumerate(arguments)})
+    return {str(i): tensor for i, tensor in enumerate(arguments)}
 
 
 def trace_collect(blueprint: Blueprint) -> Traced:
@@ -96,7 +96,7 @@ def trace_collect(blueprint: Blueprint) -> Traced:
     fixed, rows = collecting.fixed(continues), collecting.rows(tensors)
     function = _CollectFunction(blueprint, env, inference, collecting.held)
     arguments = [*fixed, *(each[0] for each in rows)]
-    return trace(function, arguments, collect_signature(fixed, rows))
+    return trace(function, arguments, describe(collect_named(fixed, rows)))
 
 
 class _CollectFunction:

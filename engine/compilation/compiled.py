@@ -40,7 +40,7 @@ class CompiledSteps:
     ) -> Tensor:
         """See `StepTaker`. The first step that fits the signature is the one that was compiled."""
         is_ours = self._step is None or step is self._step
-        if not is_ours or not self.fit.takes(steps_signature(state, samples, order)):
+        if not is_ours or not self.fit.takes(steps_named(state, samples, order)):
             return self._eager.take(state, step, samples, order, rate)
         self._step = step
         with torch.no_grad():
@@ -71,11 +71,11 @@ def step_arguments(
     return [*step.changed(state), torch.tensor(learning_rate), *named]
 
 
-def steps_signature(state: Trainable, samples: Samples, order: Order | None) -> Signature:
-    """What a compiled step relies on, beside the shape of its metrics."""
+def steps_named(state: Trainable, samples: Samples, order: Order | None) -> dict[str, Tensor]:
+    """What a compiled step relies on, beside the shape of its metrics, by name."""
     named = {f"samples.{name}": samples[name] for name in samples}
     rows = {} if order is None else {"rows": order[0]}
-    return describe({"vector": state.weights.vector, **named, **rows})
+    return {"vector": state.weights.vector, **named, **rows}
 
 
 def act_signature(weights: Sequence[Tensor], row: Sequence[Tensor]) -> Signature:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from engine.compilation.library import Signature
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from engine.compilation.library import Signature, describe
+
+Form: TypeAlias = tuple[tuple[str, torch.Size, tuple[int, ...], torch.dtype], ...]
+"""Names, shapes, strides and types of arguments, as PyTorch has them."""
 
 
 class Fit:
@@ -18,13 +27,19 @@ class Fit:
 
     def __init__(self, wanted: Signature) -> None:
         self._wanted = wanted
+        self._fitting: Form = ()
+        """Of the last call that fitted; comparing with it costs less than a signature."""
         self.is_used = False
         self.misfit = ""
 
-    def takes(self, found: Signature) -> bool:
-        """Whether the function can be called with arguments of this signature."""
+    def takes(self, arguments: Mapping[str, Tensor]) -> bool:
+        """Whether the function can be called with these arguments, by name."""
+        form = tuple((name, t.shape, t.stride(), t.dtype) for name, t in arguments.items())
+        if form == self._fitting:
+            return True
+        found = describe(arguments)
         if found == self._wanted:
-            self.is_used = True
+            self.is_used, self._fitting = True, form
             return True
         if not self.is_used:
             names = sorted(found.keys() | self._wanted.keys())

@@ -15,7 +15,7 @@ from engine.algorithms.gradient import pieces_of
 from engine.algorithms.returns import EagerPreparing, FlatNetwork, Judge
 from engine.blueprint import Blueprint
 from engine.compilation.fit import Fit
-from engine.compilation.library import Library, Signature, describe
+from engine.compilation.library import Library, describe
 from engine.compilation.tracing import Traced, batch_of_zeros, trace
 
 _GIVEN, _MADE = "batch.", "made."
@@ -46,7 +46,7 @@ class CompiledPreparing:
         """See `Preparing`. The first function that fits the signature is the one that was
         compiled."""
         is_ours = self._judge is None or judge == self._judge
-        if not is_ours or not self.fit.takes(_signature(of, batch)):
+        if not is_ours or not self.fit.takes(_named(of, batch)):
             return self._eager.run(of, judge, batch)
         self._judge = judge
         made = {
@@ -57,10 +57,9 @@ class CompiledPreparing:
         return made
 
 
-def _signature(of: FlatNetwork, batch: Mapping[str, Tensor]) -> Signature:
-    return describe(
-        {"vector": of.weights.vector, **{_GIVEN + name: batch[name] for name in sorted(batch)}}
-    )
+def _named(of: FlatNetwork, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What is given, by the name that it has in a signature."""
+    return {"vector": of.weights.vector, **{_GIVEN + name: batch[name] for name in sorted(batch)}}
 
 
 class PreparingRecorder:
@@ -98,7 +97,7 @@ def trace_prepare(blueprint: Blueprint) -> Traced:
         *made.values(),
     ]
     function = _PrepareFunction(of.network, judge, sorted(recorder.batch), list(made))
-    signature = _signature(of, recorder.batch)
+    signature = describe(_named(of, recorder.batch))
     signature |= describe({_MADE + name: values for name, values in made.items()})
     return trace(function, arguments, signature)
 

@@ -21,7 +21,7 @@ from engine.algorithms.gradient import (
     gather,
 )
 from engine.blueprint import Blueprint
-from engine.compilation.compiled import METRICS, act_signature, step_arguments, steps_signature
+from engine.compilation.compiled import METRICS, act_signature, step_arguments, steps_named
 from engine.compilation.library import Signature, describe
 from engine.compilation.policy_inference import (
     PolicyInference,
@@ -65,7 +65,7 @@ def trace_steps(blueprint: Blueprint) -> Traced:
     if recorder.order is not None:
         arguments.append(recorder.order[0])
     arguments += [recorder.metrics, torch.zeros(())]
-    signature = steps_signature(state, recorder.samples, recorder.order)
+    signature = describe(steps_named(state, recorder.samples, recorder.order))
     signature |= describe({METRICS: recorder.metrics})
     return trace(_StepFunction(state, recorder), arguments, signature)
 

@@ -7,6 +7,7 @@ compiled library, as soon as there is one and if the environments draw their ran
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from engine.blueprint import Blueprint
 from engine.clock import Clock
-from engine.compilation.collecting import CollectArguments, collect_signature
+from engine.compilation.collecting import CollectArguments, collect_named
 from engine.compilation.compile_job import CompileJob
+from engine.compilation.fit import Fit
 from engine.compilation.library import Library
 from engine.devices.visible import CPU
 from engine.envs.torch_envs import TorchStep, drawn_environment, make_torch_env
@@ -76,6 +78,7 @@ class TensorActorExecutor(BaseActorExecutor):
         self._collecting = None if drawn is None else CollectArguments(drawn, self._inference)
         self._continues = torch.ones(layout.num_envs, device=device)
         self._library: Library | None = None
+        self._fit = Fit({})
         self._steps_per_call = 1
         self._compile_job: CompileJob | None = None
         if compiles and device.type == CPU:
@@ -91,7 +94,7 @@ class TensorActorExecutor(BaseActorExecutor):
         if self._collecting is None:
             self._inference.use(library)
         else:
-            self._library = library
+            self._library, self._fit = library, Fit(library.signature)
 
     def _load(self, weights: Weights) -> None:
         self._memory.load(weights, self._inference)
@@ -109,11 +112,13 @@ class TensorActorExecutor(BaseActorExecutor):
         self._observation = observation[-1].clone()
         if states is not None:
             tensors[STATE].copy_(states[: len(tensors[STATE])])
-        self._check({"observation": observation, "reward": reward, "action": tensors["action"]})
+        made = {"observation": observation, "reward": reward, "action": tensors["action"]}
+        self._check({name: each for name, each in made.items() if each.is_floating_point()})
         entries = self._enter_books()
         tensors["valid"].copy_(entries.valid)
-        reward.copy_(self._learnt_reward(reward))
-        self._check({"reward multiplied by env.reward_scale": reward})
+        if self._spec.clip_reward or self._spec.reward_scale != 1.0:
+            reward.copy_(self._learnt_reward(reward))
+            self._check({"reward multiplied by env.reward_scale": reward})
         yield self._memory.finish(self._describe(ticket, entries.num_env_steps), tensors)
 
     def _eager_steps(self, rollout: Mapping[str, Tensor]) -> Iterator[None]:
@@ -137,7 +142,7 @@ class TensorActorExecutor(BaseActorExecutor):
             return None
         fixed = self._collecting.fixed(self._continues)
         rows = self._collecting.rows(rollout)
-        if self._library.signature != collect_signature(fixed, rows):
+        if not self._fit.takes(collect_named(fixed, rows)):
             return None
         return self._scan_in_parts(self._library, fixed, rows)
 
@@ -173,6 +178,8 @@ class TensorActorExecutor(BaseActorExecutor):
             fields: Of the rollout by name, [T, B, ...] or [T+1, B, ...].
         """
         for name, values in fields.items():
+            if math.isfinite(float(values.sum())):
+                continue  # one operation for all but rare rollouts: a sum can be infinite by itself
             if not bool(torch.isfinite(values).all()):
                 _, env, *_ = torch.nonzero(~torch.isfinite(values))[0].tolist()
                 raise RunFailedError(

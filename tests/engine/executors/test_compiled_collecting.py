@@ -13,9 +13,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from engine.blueprint import Blueprint, make_blueprint
 from engine.clock import ManualClock, RunClock
-from engine.compilation.collecting import collect_signature, put_back, trace_collect
+from engine.compilation.collecting import collect_named, put_back, trace_collect
 from engine.compilation.compiler import write_library
-from engine.compilation.library import Library
+from engine.compilation.library import Library, describe
 from engine.devices.tensors import DeviceRollout, DeviceWeights
 from engine.envs.held_tensors import HeldTensors
 from engine.envs.torch_envs import TORCH_ENVIRONMENTS, make_torch_env
@@ -111,7 +111,9 @@ def test_a_scan_collects_what_is_collected_step_by_step(env: EnvSpec, core):
     library = TracedLibrary(trace_collect(blueprint))
     num_episodes = 0
     for ticket in range(5):
-        ours._library = library if ticket % 3 else None  # also from one way to the other
+        ours._use(library)
+        if ticket % 3 == 0:  # also from one way to the other
+            ours._library = None
         one, other = collect(ours, ticket), collect(theirs, ticket)
         check_that_rollouts_are_equal(one, other, 0.0)
         num_episodes += len(one.episodes)
@@ -125,7 +127,7 @@ def test_a_scan_spreads_its_moments_evenly(monkeypatch: pytest.MonkeyPatch):
     clock = ManualClock(10.0)
     executor = on_device(blueprint, clock)
     executor.perform(LoadWeights(DeviceWeights(0, weights_of(blueprint))))
-    executor._library = TracedLibrary(trace_collect(blueprint))
+    executor._use(TracedLibrary(trace_collect(blueprint)))
     executor._steps_per_call = 4
     executor.perform(CollectRollout(0))
     clock.advance(2.0)
@@ -178,7 +180,7 @@ def test_what_does_not_fit_is_collected_step_by_step():
     blueprint = blueprint_of(EnvSpec(id="CartPole-v1", num_envs=4))
     other = blueprint_of(EnvSpec(id="CartPole-v1", num_envs=2))
     executor = executor_of(blueprint)
-    executor._library = TracedLibrary(trace_collect(other))
+    executor._use(TracedLibrary(trace_collect(other)))
     assert collect(executor, 0).rollout.info.num_env_steps > 100
     assert executor._library.num_calls == 0
 
@@ -193,10 +195,12 @@ def test_a_library_collects_what_is_collected_in_eager_mode(env: EnvSpec, core, 
     library = Library(tmp_path / "library.so")
     ours, theirs = executor_of(blueprint), executor_of(blueprint)
     for ticket in range(3):
-        ours._library = library if ticket else None
+        if ticket:
+            ours._use(library)
         check_that_rollouts_are_equal(collect(ours, ticket), collect(theirs, ticket), 1e-5)
     arguments = ours._collecting
     assert arguments is not None
     states = {} if ours._states is None else {"state": ours._states}
     rows = arguments.rows({**ours._tensors, **states})
-    assert library.signature == collect_signature(arguments.fixed(ours._continues), rows)
+    named = collect_named(arguments.fixed(ours._continues), rows)
+    assert library.signature == describe(named)

@@ -187,3 +187,10 @@ def test_a_whole_run_balances_its_books(tmp_path: Path, algorithm: dict[str, obj
     episodes = read_table(tmp_path / "trace", Episode)
     assert len(episodes) > 20
     assert all(row.episode_return == row.length_env_steps for row in episodes)
+
+
+def test_finite_values_of_any_size_are_no_reason_to_end(scripted: Experiment):
+    executor = on_device(blueprint_of(scripted), ManualClock())
+    large = torch.full((2, 4), 3e38)
+    assert torch.isinf(large.sum())
+    executor._check({"observation": large})
