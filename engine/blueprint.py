@@ -322,7 +322,7 @@ def _check_tensors(experiment: Experiment, cut: Cut) -> None:
         return
     if cut.has_remote_env:
         raise ConfigError(
-            f"with policy {cut.policy} actors do not step environments by themselves, and only they"
+            f"actors of policy {cut.policy} do not step environments by themselves, and only they"
             " step those of tensors",
             where="env.backend",
             fix="leave it out, or use another policy",

@@ -24,9 +24,13 @@ from engine.executors.on_device.replay_buffer import DeviceReplayExecutor
 from engine.executors.reducer import ReducerExecutor
 from engine.executors.remote_env import EnvironmentExecutor
 from engine.executors.replay_buffer import ReplayExecutor, limiter_of
-from engine.executors.rollout_memory import BufferedRollouts, DeviceRollouts, RolloutMemory
 from engine.executors.rollout_queue import QueueExecutor
-from engine.executors.tensor_actor import TensorActorExecutor
+from engine.executors.tensor_envs.actor import TensorActorExecutor
+from engine.executors.tensor_envs.rollout_memory import (
+    BufferedRollouts,
+    DeviceRollouts,
+    RolloutMemory,
+)
 from engine.messages import COORDINATOR, role_of
 from engine.progress import Progress, RunCounters, steps_left
 from engine.roles.actor import ActorRole

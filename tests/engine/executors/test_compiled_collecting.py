@@ -19,7 +19,7 @@ from engine.compilation.library import Library, describe
 from engine.devices.tensors import DeviceRollout, DeviceWeights
 from engine.envs.held_tensors import HeldTensors
 from engine.envs.torch_envs import TORCH_ENVIRONMENTS, make_torch_env
-from engine.executors.tensor_actor import TensorActorExecutor
+from engine.executors.tensor_envs.actor import TensorActorExecutor
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import read_policy
 from engine.roles.commands import CollectRollout, LoadWeights

@@ -20,7 +20,7 @@ from engine.devices.tensors import DeviceRollout, DeviceWeights
 from engine.executors.actor import ActorExecutor
 from engine.executors.evaluator import EvaluatorExecutor
 from engine.executors.remote_env import EnvironmentExecutor
-from engine.executors.tensor_actor import TensorActorExecutor
+from engine.executors.tensor_envs.actor import TensorActorExecutor
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import read_policy
 from engine.layers.inputs import STATE, mask_of, observation_of

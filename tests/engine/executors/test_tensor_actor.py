@@ -13,8 +13,8 @@ from engine.clock import ManualClock
 from engine.compilation.traces import kinds_of
 from engine.devices.tensors import DeviceRollout, DeviceWeights
 from engine.errors import ConfigError
-from engine.executors.rollout_memory import BufferedRollouts
-from engine.executors.tensor_actor import TensorActorExecutor
+from engine.executors.tensor_envs.actor import TensorActorExecutor
+from engine.executors.tensor_envs.rollout_memory import BufferedRollouts
 from engine.graph.dataflow import build_graph
 from engine.graph.policy import read_policy
 from engine.roles.commands import CollectRollout, LoadWeights

@@ -6,8 +6,8 @@ import torch
 
 from engine.blueprint import Blueprint
 from engine.clock import Clock
-from engine.executors.rollout_memory import DeviceRollouts
-from engine.executors.tensor_actor import TensorActorExecutor
+from engine.executors.tensor_envs.actor import TensorActorExecutor
+from engine.executors.tensor_envs.rollout_memory import DeviceRollouts
 
 
 def on_device(blueprint: Blueprint, clock: Clock) -> TensorActorExecutor:

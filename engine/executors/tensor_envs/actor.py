@@ -24,7 +24,7 @@ from engine.devices.visible import CPU
 from engine.envs.torch_envs import TorchStep, drawn_environment, make_torch_env
 from engine.errors import RunFailedError
 from engine.executors.actor_base import BaseActorExecutor, Steps
-from engine.executors.rollout_memory import RolloutMemory
+from engine.executors.tensor_envs.rollout_memory import RolloutMemory
 from engine.layers.inputs import STATE
 from engine.rollout import Weights
 from engine.timing import ENVIRONMENT, OFF, Sections

@@ -1,0 +1,1 @@
+"""Actors whose environments are tensors, and where their rollouts lie."""
