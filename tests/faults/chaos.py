@@ -19,6 +19,9 @@ PATIENCE_S = 15.0
 """For an actor that is on its way back; until then it is tried again now and then."""
 RETRY_S = 0.5
 
+Timer = tuple[float, int, Callable[[], None]]
+"""When, from the beginning; a number that tells timers apart; what is done then."""
+
 
 class NotNow(Exception):
     """What a fault is meant for is not there at this moment."""
@@ -41,7 +44,8 @@ class Chaos:
     seen: set[int] = field(default_factory=set)
     done: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
-    _timers: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    _timers: list[Timer] = field(default_factory=list)
+    _undos: list[Timer] = field(default_factory=list)
 
     @property
     def lab(self) -> Lab:
@@ -61,17 +65,26 @@ class Chaos:
         for planned in self.schedule.faults:
             if planned.number not in self.seen:
                 self._plan(planned.at_s, planned, command)
-        while self._timers and command.process.poll() is None:
-            at_s, _, act = self._timers[0]
+        while (timers := self._next_timers()) and command.process.poll() is None:
+            at_s, _, act = timers[0]
             if at_s > self.elapsed_s:
                 time.sleep(min(0.2, at_s - self.elapsed_s))
                 continue
-            heapq.heappop(self._timers)
+            heapq.heappop(timers)
             act()
+
+    def _next_timers(self) -> list[Timer]:
+        """Those with what comes next. On a slow machine faults are late; undoing precedes them, or
+        a host would be cut until all of them were done."""
+        undos, faults = self._undos, self._timers
+        if undos and (not faults or undos[0][0] <= max(self.elapsed_s, faults[0][0])):
+            return undos
+        return faults
 
     def recover(self) -> None:
         """Makes every host as it was, whatever was still to be undone."""
         self._timers.clear()
+        self._undos.clear()
         for host in self.lab.status():
             if host.state == "dead":
                 self.lab.start(host.name)
@@ -107,7 +120,7 @@ class Chaos:
             file.write(json.dumps(row) + "\n")
 
     def _undo(self, planned: Planned, act: Callable[[], None]) -> None:
-        heapq.heappush(self._timers, (self.elapsed_s + planned.for_s, -planned.number, act))
+        heapq.heappush(self._undos, (self.elapsed_s + planned.for_s, planned.number, act))
 
     def _do(self, planned: Planned, command: Command) -> str:
         """Performs a fault; returns what proves that it happened."""

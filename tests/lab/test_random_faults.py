@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from engine.errors import PreflightError
+from tests.faults.chaos import Chaos
 from tests.faults.random_faults import main
 from tests.faults.schedule import (
     LASTING,
@@ -15,10 +19,13 @@ from tests.faults.schedule import (
     MILD,
     REST_S,
     SEVERE,
+    Planned,
+    Schedule,
     make_schedule,
     read_schedule,
     write_schedule,
 )
+from tests.helpers.ssh_kit import Bench, Command
 from tianji_cli.lab.preflight import check_machine, check_namespaces
 
 HOSTS = ("tj2", "tj3", "tj4")
@@ -59,6 +66,35 @@ def test_no_host_is_silent_for_so_long_that_it_may_be_given_up(seed: int):
                 ends_s = fault.at_s + fault.for_s
     assert all((fault.for_s > 0) == (fault.kind in LASTING) for fault in schedule.faults)
     assert max(fault.for_s for fault in schedule.faults) <= LONGEST_S
+
+
+class Running:
+    """A command whose run goes on."""
+
+    process = SimpleNamespace(poll=lambda: None)
+
+
+def test_a_host_is_healed_before_faults_that_are_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """On a slow machine a host would else be cut until all of them were done, and given up."""
+    happened: list[str] = []
+
+    def do(self: Chaos, planned: Planned, _command: object) -> str:
+        happened.append(f"cut {planned.target}")
+        self._undo(planned, lambda: happened.append(f"heal {planned.target}"))
+        return "proof"
+
+    monkeypatch.setattr(Chaos, "_do", do)
+    faults = tuple(
+        Planned(number=number, at_s=number, kind="cut-host", target=host)
+        for number, host in enumerate(HOSTS, start=1)
+    )
+    schedule = Schedule(seed=1, seconds=10.0, hosts=HOSTS, faults=faults)
+    bench = cast(Bench, None)
+    chaos = Chaos(bench, schedule, tmp_path / "faults.jsonl", began_s=time.monotonic() - 100.0)
+    chaos.pursue(cast(Command, Running()))
+    assert happened == [f"{act} {host}" for host in HOSTS for act in ("cut", "heal")]
 
 
 @pytest.mark.lab
