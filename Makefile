@@ -56,9 +56,9 @@ chaos: setup ## Inject faults in random order (SEED) for ten minutes on real hos
 ends: setup ## Start ROUNDS (200) runs on this machine and end them at random (SEED)
 	$(BIN)/python tests/faults/random_ends.py --seed $(SEED) --rounds $(ROUNDS) --out results/ends-$(SEED)
 
-fuzz: setup ## Fuzz frames, their parts, YAML, traces, rings and memory, SECONDS_EACH (60) each
+fuzz: setup ## Fuzz frames, sealed messages, YAML, traces, rings and memory, SECONDS_EACH (60) each
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
-	for target in frames parts yaml traces deployments names rings memory; do \
+	for target in frames sealed yaml traces deployments names rings memory; do \
 	  $(BIN)/python tests/fuzz/fuzz.py $$target -max_total_time=$(SECONDS_EACH) -max_len=160 || exit 1; \
 	done
 

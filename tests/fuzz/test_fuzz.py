@@ -6,6 +6,7 @@ guided by coverage, and what it finds is kept in `corpus/` and tried here each t
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ from tests.fuzz.fuzz_targets import (
     sealed_of,
 )
 from tests.fuzz.shared_memory import play_rings, read_spoilt_memory
+from tests.helpers.paths import REPOSITORY
 from tianji_cli.analysis.run import read_manifest
 from tianji_cli.config.inventory import load_inventory
 from tianji_cli.config.inventory_schema import expand_range
@@ -176,3 +178,8 @@ def test_files_of_a_run_nested_too_deeply_are_refused(tmp_path: Path):
         path.write_bytes(b'{"schema_version":1,"x":' + DEEP)
         with pytest.raises(ConfigError, match="not a"):
             read(path)
+
+
+def test_make_fuzz_goes_through_every_target():
+    (names,) = re.findall(r"for target in (.*); do", (REPOSITORY / "Makefile").read_text())
+    assert names.split() == list(TARGETS)
