@@ -145,7 +145,7 @@ def test_a_place_is_waited_for():
     waiter.start()
     assert not taken.is_set()
     pool.leave(stay)
-    waiter.join(10)
+    waiter.join(60)
     assert taken.is_set()
 
 

@@ -55,7 +55,7 @@ def test_a_large_input_comes_back_as_output(node: KeptNode) -> None:
     writer.start()
     assert read_all(connection.from_supervisor) == LARGE
     writer.join()
-    assert connection.wait(10)
+    assert connection.wait(60)
     connection.close()
 
 
@@ -76,7 +76,7 @@ def test_codes_words_environment_and_streams_are_the_commands_own(
     assert read_all(connection.from_supervisor).decode() == f"it's = 1 {tmp_path}\n"
     nowhere = node.spawn(["true"], {}, str(tmp_path / "none"))
     assert read_all(nowhere.from_supervisor) == b""
-    assert nowhere.wait(10)
+    assert nowhere.wait(60)
     assert nowhere.error_output() == f"{tmp_path}/none: not found"
     for word in ("a\0b", "\ud800"):
         assert node.run([word], 10).code == 126
@@ -86,8 +86,8 @@ def test_a_command_that_takes_too_long_is_killed_with_its_children(
     node: KeptNode, tmp_path: Path
 ) -> None:
     script = f"sleep 60 & echo $! > {tmp_path}/pid; wait"
-    with pytest.raises(DeadlineError, match="took longer than 0 s") as caught:
-        node.run(["sh", "-c", script], 0.4)
+    with pytest.raises(DeadlineError, match="took longer than 2 s") as caught:
+        node.run(["sh", "-c", script], 2.0)
     assert caught.value.where == "box"
     pid = int((tmp_path / "pid").read_text())
     until(lambda: is_gone(pid))
@@ -119,7 +119,7 @@ def test_a_slow_reader_bounds_what_is_sent_and_holds_up_nobody(
     for _ in range(100):
         assert os.read(connection.from_supervisor, 65536)
     connection.close()
-    assert connection.wait(10), "nobody reads what it writes"
+    assert connection.wait(60), "nobody reads what it writes"
 
 
 def test_a_child_that_reads_nothing_holds_up_nobody(node: KeptNode) -> None:
@@ -134,7 +134,7 @@ def test_a_child_that_reads_nothing_holds_up_nobody(node: KeptNode) -> None:
     assert node.run(["echo", "on"], 10).stdout == "on\n"
     (child,) = psutil.Process(node.keeper_pid).children()
     child.kill()
-    assert connection.wait(10)
+    assert connection.wait(60)
     with pytest.raises(OSError, match=r"pipe|reset"):
         os.write(connection.to_supervisor, b"nobody reads")
     connection.close()
@@ -148,7 +148,7 @@ def test_a_hundred_programs_at_once(node: KeptNode) -> None:
         connection.close_input()
     for number, connection in enumerate(connections):
         assert read_all(connection.from_supervisor) == b"%d\n" % number
-        assert connection.wait(10)
+        assert connection.wait(60)
         connection.close()
 
 

@@ -171,10 +171,18 @@ def _cpu_s(process: psutil.Process) -> float:
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Polls the outside world, which sends this test no events."""
-    deadline = time.monotonic() + timeout_s
+    """Polls the outside world, which sends this test no events.
+
+    Args:
+        condition: Asked again and again.
+        timeout_s: On a calm machine. One that is busy, or stands still for seconds, gets as long as
+            what hangs: `IDLE_S`.
+        what: For the error.
+    """
+    longest_s = max(timeout_s, IDLE_S)
+    deadline = time.monotonic() + longest_s
     while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        assert time.monotonic() < deadline, f"not within {longest_s} s: {what}"
         time.sleep(0.02)
 
 

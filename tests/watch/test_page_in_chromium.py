@@ -21,7 +21,8 @@ pytestmark = [
 ]
 ENTER = {"key": "Enter", "code": 13, "text": "\r"}
 TAB = {"key": "Tab", "code": 9}
-MESSAGES = 12
+MESSAGES = 5
+PATIENCE_S = 60.0
 FOCUS = "document.activeElement"
 
 
@@ -85,7 +86,7 @@ def test_a_run_that_goes_on_is_shown_live(training: Command, browser: Browser, t
 
         num_before, begin_s = page.num_messages(), time.monotonic()
         while page.num_messages() < num_before + MESSAGES:
-            assert time.monotonic() - begin_s < MESSAGES, "less than one update a second"
+            assert time.monotonic() - begin_s < PATIENCE_S, "it is shown once and no more"
         before = tile(page, "Env steps consumed")
         page.wait_until(
             "[...document.querySelectorAll('.tile')]"

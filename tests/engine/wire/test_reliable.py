@@ -201,7 +201,7 @@ class Proxy:
         self._listener.close()
         self.reset()
         for thread in self._threads:
-            thread.join(5)
+            thread.join(60)
             assert not thread.is_alive()
 
 
