@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from engine.algorithms.base import Algorithm, EnvSlice
-from engine.compilation.policy_inference import PolicyInference, Row
+from engine.compilation.policy_inference import Choice, PolicyInference, Row, unbound
 from engine.devices.interface import Device, NotCapturableError
 from engine.devices.pinned_fields import PinnedFields
 from engine.rollout import Field, Layout
@@ -66,13 +66,14 @@ class CarriedInference(PolicyInference):
         self, tensors: Mapping[str, Tensor], columns: Sequence[slice] = (slice(None),)
     ) -> list[list[Row]]:
         with self._stream.use():
-            rows = self._lay_out(tensors, columns)
+            rows = [unbound(part) for part in self._parts(tensors, columns)]
             if self._mirrors is None:
                 self._prepare(rows[0][0])
         return rows
 
-    def choose(self, row: Row) -> None:
+    def choose(self, row: Choice) -> None:
         assert self._mirrors is not None
+        assert isinstance(row, tuple)
         given, chosen = self._mirrors
         count = len(self._inputs_here)
         for here, values in zip(self._inputs_here, row, strict=False):

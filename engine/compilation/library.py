@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
@@ -145,9 +145,10 @@ class Library:
         self.signature, self.products = seal.signature, seal.products
         self.function = function_of(path)
 
-    def call(self, arguments: list[Tensor]) -> None:
-        """Calls it; the arguments must match its signature."""
-        self.function.call(arguments)
+    def calls(self, fixed: Sequence[Tensor], rows: Sequence[Tensor]) -> Callable[[], None]:
+        """What calls it with the first of some rows, then with the next, and so on; they must match
+        its signature, as for `scan`."""
+        return self.function.calls(fixed, rows)
 
     def scan(self, fixed: Sequence[Tensor], rows: Sequence[Tensor]) -> None:
         """Calls it for each of some rows; see `engine.compilation.scanning`."""
@@ -158,6 +159,8 @@ class Function(Protocol):
     """A function in a library."""
 
     def call(self, arguments: Sequence[Tensor]) -> None: ...
+
+    def calls(self, fixed: Sequence[Tensor], rows: Sequence[Tensor]) -> Callable[[], None]: ...
 
     def scan(self, fixed: Sequence[Tensor], rows: Sequence[Tensor]) -> None: ...
 
@@ -196,6 +199,11 @@ class PyTorchFunction:
     def call(self, arguments: Sequence[Tensor]) -> None:
         """Calls it once."""
         self._runner.run(list(arguments))
+
+    def calls(self, fixed: Sequence[Tensor], rows: Sequence[Tensor]) -> Callable[[], None]:
+        """What calls it with the first of some rows, then with the next."""
+        left = zip(*(each.unbind() for each in rows), strict=True)
+        return lambda: self.call([*fixed, *next(left)])
 
     def scan(self, fixed: Sequence[Tensor], rows: Sequence[Tensor]) -> None:
         """Calls it for each of some rows."""

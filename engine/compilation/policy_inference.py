@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -23,6 +23,8 @@ from engine.rollout import Layout
 
 Row: TypeAlias = tuple[Tensor, ...]
 """Tensors of one step: the inputs of acting, noise, and the destination of each output."""
+Choice: TypeAlias = Row | Callable[[], None]
+"""What chooses the actions of one step: its row, or a call of a library that knows its rows."""
 
 
 class PolicyInference:
@@ -56,7 +58,6 @@ class PolicyInference:
         self.weights = self._rounding.weights(vector)
         self._array = vector.numpy() if vector.device.type == CPU else None
         self._library: Library | None = None
-        self._fitting: Library | None = None
         self._is_checked = False
 
     def load(self, values: npt.NDArray[np.float32]) -> None:
@@ -77,8 +78,8 @@ class PolicyInference:
 
     def rows(
         self, tensors: Mapping[str, Tensor], columns: Sequence[slice] = (slice(None),)
-    ) -> list[list[Row]]:
-        """The steps of a new rollout, [T] rows per split, with new noise.
+    ) -> Sequence[Sequence[Choice]]:
+        """The steps of a new rollout, [T] per split, with new noise; to be chosen in this order.
 
         Args:
             tensors: Its fields, `state` with one row for each step and one more; the noise is
@@ -88,20 +89,18 @@ class PolicyInference:
         Raises:
             RunFailedError: `act` does not return what the fields of a rollout declare.
         """
-        rows = self._lay_out(tensors, columns)
-        self.check_once(rows[0][0])
+        parts = self._parts(tensors, columns)
+        first = tuple(field[0] for field in parts[0])
+        self.check_once(first)
         library = self._library
-        fits = library and library.signature == act_signature(self.weights, rows[0][0])
-        self._fitting = library if fits else None
-        return rows
+        if library is None or library.signature != act_signature(self.weights, first):
+            return [unbound(part) for part in parts]
+        return [[library.calls(self.weights, part)] * len(part[0]) for part in parts]
 
-    def _lay_out(self, tensors: Mapping[str, Tensor], columns: Sequence[slice]) -> list[list[Row]]:
-        """See `rows`."""
+    def _parts(self, tensors: Mapping[str, Tensor], columns: Sequence[slice]) -> list[list[Tensor]]:
+        """What rows are rows of, for each split; see `rows`."""
         fields = self.fields(tensors)
-        return [
-            list(zip(*(field[:, part].unbind() for field in fields), strict=True))
-            for part in columns
-        ]
+        return [[field[:, part] for field in fields] for part in columns]
 
     def fields(self, tensors: Mapping[str, Tensor]) -> list[Tensor]:
         """What the tensors of a row are rows of, each [T, B, ...], with new noise.
@@ -138,12 +137,12 @@ class PolicyInference:
                     f" samples().fields declares {tuple(output.shape)}"
                 )
 
-    def choose(self, row: Row) -> None:
+    def choose(self, row: Choice) -> None:
         """Fills in one row."""
-        if self._fitting is not None:
-            self._fitting.call([*self.weights, *row])
-            return
-        self._act(row)
+        if isinstance(row, tuple):
+            self._act(row)
+        else:
+            row()
 
     def _act(self, row: Row) -> None:
         """Fills in one row, kernel by kernel."""
@@ -151,6 +150,11 @@ class PolicyInference:
         chosen = self._algorithm.act(self._network, inputs, noise)
         for name, output in zip(self.names, outputs, strict=True):
             output.copy_(chosen[name])
+
+
+def unbound(fields: Sequence[Tensor]) -> list[Row]:
+    """The rows of these fields, each [T, ...]."""
+    return list(zip(*(field.unbind() for field in fields), strict=True))
 
 
 class Rounding:

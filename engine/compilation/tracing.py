@@ -85,6 +85,7 @@ def trace_act(blueprint: Blueprint) -> Traced:
         if name == MASK:  # of a mask of zeros, no choice is valid
             tensors[name].fill_(True)
     row = acting.rows(tensors, blueprint.env.columns)[0][0]
+    assert isinstance(row, tuple)
     function = _ActFunction(blueprint.algorithm, acting)
     return trace(function, [*acting.weights, *row], act_signature(acting.weights, row))
 

@@ -18,7 +18,7 @@ from engine.blueprint import Blueprint
 from engine.clock import Clock
 from engine.compilation.carried_inference import CarriedInference
 from engine.compilation.compile_job import CompileJob
-from engine.compilation.policy_inference import PolicyInference, Row, as_tensors
+from engine.compilation.policy_inference import Choice, PolicyInference, as_tensors
 from engine.devices.interface import Device
 from engine.errors import RunFailedError
 from engine.executors.actor_base import BaseActorExecutor, Steps
@@ -139,7 +139,7 @@ class ActorExecutor(BaseActorExecutor):
             np.logical_or(terminated, self._lost_life(views["valid"]), out=terminated)
         yield Rollout(self._describe(ticket, entries.num_env_steps), buffer)
 
-    def _take_steps(self, rows: Sequence[Sequence[Row]]) -> Iterator[StepWanted | None]:
+    def _take_steps(self, rows: Sequence[Sequence[Choice]]) -> Iterator[StepWanted | None]:
         """All steps of a rollout; while one split acts, all others can be stepping.
 
         Args:

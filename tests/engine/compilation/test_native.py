@@ -257,3 +257,20 @@ def test_buffers_that_are_needed_at_once_lie_apart():
             together = used[one][0] <= used[other][-1] and used[other][0] <= used[one][-1]
             assert one is other or not together or end <= low or high <= start
     assert memory.num_bytes < sum(b.num_bytes for b in memory.offsets), "some share memory"
+
+
+@needs_compiler
+def test_single_calls_take_one_row_after_the_other_and_no_more_than_there_are(tmp_path: Path):
+    def add(total: Tensor, row: Tensor, so_far: Tensor) -> tuple[()]:
+        total.add_(row)
+        so_far.copy_(total)
+        return ()
+
+    total, rows, so_far = torch.zeros(2), torch.randn(3, 4)[:, ::2], torch.zeros(3, 2)
+    function = compiled(add, [total, rows[0], so_far[0]], tmp_path)
+    call = function.calls([total], [rows, so_far])
+    for t in range(3):
+        call()
+        torch.testing.assert_close(so_far[t], rows[: t + 1].sum(0))
+    with pytest.raises(IndexError, match="more rows than there are"):
+        call()

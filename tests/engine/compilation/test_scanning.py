@@ -1,4 +1,4 @@
-"""A scan is the same calls one after the other."""
+"""A scan is the same calls one after the other, as single ones are."""
 
 from __future__ import annotations
 
@@ -57,3 +57,9 @@ def test_what_a_call_carries_is_read_by_the_next(how: str, tmp_path: Path):
     function.scan(fixed, rows)
     for one, other in zip([*fixed, rows[2]], [*expected, totals], strict=True):
         torch.testing.assert_close(one, other)
+    for each in (*fixed, rows[2]):
+        each.zero_()
+    call = function.calls(fixed, rows)
+    for so_far, total in zip(rows[2], totals, strict=True):
+        call()
+        torch.testing.assert_close(so_far, total)
