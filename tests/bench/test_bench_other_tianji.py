@@ -61,6 +61,7 @@ def test_its_experiment_names_only_what_differs_from_the_defaults(tmp_path):
     command = SYSTEM.command(job, CellPaths(tmp_path), found)
     written = msgspec.json.decode((tmp_path / "experiment.json").read_bytes())
     assert written["network"] == {"name": "mlp"}
+    assert set(written["env"]) == {"id", "num_envs", "kwargs"}
     experiment, _ = load_experiment(tmp_path / "experiment.json")
     assert experiment.network.hidden_sizes == task.network.hidden_sizes
     assert experiment.network.initialization == task.network.initialization

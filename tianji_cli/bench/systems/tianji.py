@@ -38,6 +38,7 @@ from tianji_cli.bench.tasks.suite import LAG_BOUND, Task
 from tianji_cli.bench.tasks.work import (
     ATARI,
     BenchDqn,
+    BenchEnv,
     BenchImpala,
     BenchNetwork,
     BenchPpo,
@@ -77,12 +78,14 @@ def experiment_of(job: Job) -> dict[str, object]:
         "env": {
             "id": env.id,
             "num_envs": task.envs_per_worker,
-            "clip_reward": env.clip_reward,
-            "backend": env.backend,
+            **_changed(env, ("clip_reward", "backend")),
             "kwargs": {"repeat_action_probability": 0.0} if env.namespace == ATARI else {},
         },
         "algorithm": {**algorithm, "rollout_steps": task.rollout_steps},
-        "network": _named(task.network),
+        "network": {
+            "name": task.network.name,
+            **_changed(task.network, ("hidden_sizes", "activation", "initialization", "precision")),
+        },
         "policy": task.policy,
         "learner": {"threads": task.threads},
         "actors": task.workers,
@@ -92,10 +95,12 @@ def experiment_of(job: Job) -> dict[str, object]:
     }
 
 
-def _named(network: BenchNetwork) -> dict[str, object]:
-    """Its keys that differ from the defaults, which an experiment has as well."""
-    given, defaults = msgspec.to_builtins(network), msgspec.to_builtins(BenchNetwork())
-    return {key: value for key, value in given.items() if key == "name" or value != defaults[key]}
+def _changed(of: BenchEnv | BenchNetwork, keys: Sequence[str]) -> dict[str, object]:
+    """Keys that differ from their defaults, which are those of an experiment: an older TianJi may
+    not have them."""
+    defaults = {field.name: field.default for field in msgspec.structs.fields(of)}
+    given = msgspec.to_builtins(of)
+    return {key: given[key] for key in keys if getattr(of, key) != defaults[key]}
 
 
 class TianjiFeed:
