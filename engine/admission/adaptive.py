@@ -186,7 +186,8 @@ class AdaptiveBound:
         self._due[trial.pair] = self._now + FIRST_REST * 2**number
         why = (
             f"{high} {'pays' if is_better else 'does not pay'}: {fmean(of_high):,.0f} env steps/s"
-            f" with {high} and {fmean(of_low):,.0f} with {low}; {self._waits()}"
+            f" with {high} and {fmean(of_low):,.0f} with {low}, standard error of the difference"
+            f" {standard_error(of_low, of_high):,.0f}; {self._waits()}"
         )
         return self._move(high if is_better else low, why)
 
@@ -218,8 +219,13 @@ def pays(of_low: Sequence[float], of_high: Sequence[float]) -> bool:
     False
     """
     gain = fmean(of_high) - fmean(of_low)
-    error = math.sqrt(_squared_error(of_low) + _squared_error(of_high))
+    error = standard_error(of_low, of_high)
     return gain > max(MARGIN * fmean(of_low), DEVIATIONS * error)
+
+
+def standard_error(of_low: Sequence[float], of_high: Sequence[float]) -> float:
+    """Of the difference of the means of two samples."""
+    return math.sqrt(_squared_error(of_low) + _squared_error(of_high))
 
 
 def _squared_error(values: Sequence[float]) -> float:

@@ -141,5 +141,5 @@ def test_the_bound_over_time_and_what_the_figure_says_of_it(run: RunData):
     assert largest_bound(moved) == 2
     curves = curves_of(moved, rebuild_summary(moved), "run")
     title = titles.lag([curves])
-    assert title.endswith("the bound was at most 2 and 1 at the end")
+    assert title == "Trained env steps are at most 1 version old; the bound was 1 to 2"
     assert bounds_over_time(changed(moved, manifest=ManifestView({}))) == {}

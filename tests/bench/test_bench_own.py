@@ -69,6 +69,12 @@ def test_an_experiment_that_others_cannot_do_is_refused(tmp_path: Path):
     )
     with pytest.raises(ConfigError, match="init_from: all systems start with initial weights"):
         load_suite(written(tmp_path, str(own)))
+    own.write_text(
+        "version: 1\nname: own\nenv: {id: CartPole-v1}\nalgorithm: {name: ppo}\n"
+        "staleness: {max_lag: auto}\nstop: {env_steps: 100}\n"
+    )
+    with pytest.raises(ConfigError, match=r"staleness\.max_lag: .* needs a number"):
+        load_suite(written(tmp_path, str(own)))
     with pytest.raises(ConfigError, match="no such file"):
         load_suite(written(tmp_path, "nowhere"))
 

@@ -74,6 +74,7 @@ def test_the_document_has_the_costs_and_every_size(results: Path, tmp_path: Path
         ((*SIZES, "--from", "run", "-s", "actor.device=cuda"), "does not tell what this would"),
         ((*SIZES, "--from", "run", "-s", "env.id=Acrobot-v1"), "does not tell what this would"),
         ((*SIZES, "--from", "run", "-s", "algorithm.num_epochs=9"), "algorithm.num_epochs"),
+        ((*SIZES, "--from", "run", "-s", "staleness.max_lag=auto"), "-s staleness.max_lag=N"),
         ((*SIZES, "--from", "run", "-s", "actors=9"), "it follows from the number of hosts"),
         ((*SIZES, "--from", "run", "--policy", "multi-learner-x"), "unknown distribution policy"),
         ((*SIZES, "--from", "run", "--policy", "single-learner-fine"), "measure it with --profile"),

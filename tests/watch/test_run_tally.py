@@ -51,6 +51,19 @@ def test_the_figures_are_those_of_the_summary(summary):
     assert (figures.lag_max, figures.max_lag, figures.threshold) == (1, 1, 450.0)
 
 
+def test_a_bound_on_lag_that_moves_is_the_newest(summary):
+    """Of several learners, the largest."""
+    told = manifest_of("run", 450.0)
+    staleness = {"mode": "block", "max_lag": "auto"}
+    manifest = ManifestView({**told, "experiment": {"staleness": staleness}})
+    assert tally_of([], manifest).figures(0.0).max_lag == 1
+    rows = [
+        Event(t_s=1.0, kind="lag-bound", host="", role=role, detail="", max_lag=bound)
+        for role, bound in (("learner-0", 4), ("learner-0", 2), ("learner-1", 1))
+    ]
+    assert tally_of(list(rows), manifest).figures(2.0).max_lag == 2
+
+
 def test_the_curves_are_those_of_the_rows(summary):
     trace = make_trace(1.0, 450.0, 120)
     tally = tally_of(trace.rows)

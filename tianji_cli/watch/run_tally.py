@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from engine.spec import LEAST_AUTO_LAG
 from engine.trace.records import (
     Consumption,
     Episode,
@@ -19,6 +20,7 @@ from engine.trace.records import (
     WeightsPublished,
 )
 from engine.trace.team_returns import return_of
+from tianji_cli.analysis.old_samples.lag_bound import decisions
 from tianji_cli.analysis.run import ManifestView
 from tianji_cli.watch.flow import Flow, FlowPlan
 from tianji_cli.watch.roles import RoleStates, State, processes_of, shown
@@ -74,6 +76,8 @@ class RunTally:
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._num_events = 0
         self._restarts = 0
+        self._bounds: dict[str, int] = {}
+        """Of lag, by learner, where it moves."""
         self._ledger: Ledger | None = None
         self._weights: WeightsPublished | None = None
         self._updates = 0
@@ -130,6 +134,9 @@ class RunTally:
         self._events.append(event)
         self._num_events += 1
         self._restarts += event.kind == "restarted"
+        for _, _, bound in decisions([event]):
+            if len(self._bounds) < MAX_SOURCES:
+                self._bounds[event.role] = bound
         self.roles.take(event)
 
     def _count(self, count: int, t_s: float, amount: int) -> None:
@@ -154,6 +161,13 @@ class RunTally:
         """Env steps per second of all actors."""
         return self._rates[COLLECTED].per_s(now_s)
 
+    @property
+    def _max_lag(self) -> int | None:
+        """The bound on lag; the largest of all learners now, if it moves."""
+        if self._manifest.is_lag_adaptive:
+            return max(self._bounds.values(), default=LEAST_AUTO_LAG)
+        return self._manifest.max_lag
+
     def figures(self, now_s: float) -> LiveFigures:
         """The figures at a moment of the run's timeline."""
         collect, consume, trained = (rate.per_s(now_s) for rate in self._rates)
@@ -175,7 +189,7 @@ class RunTally:
             balance=collect / consume if collect is not None and consume else None,
             lag_mean=lagged / steps if steps else None,
             lag_max=max((row.lag_max for row in self._recent_lags), default=None),
-            max_lag=stop.max_lag,
+            max_lag=self._max_lag,
             weights_version=self._weights.version if self._weights else 0,
             updates=self._updates,
             episodes=self._num_episodes_before + self._returns.num_episodes,

@@ -20,7 +20,7 @@ from engine.errors import ConfigError, RunFailedError
 from engine.executors.actor import ActorExecutor
 from engine.roles.commands import CollectRollout, LoadWeights
 from engine.rollout import Weights
-from engine.spec import EnvSpec, NetworkSpec, StalenessSpec
+from engine.spec import EnvSpec, NetworkSpec, Scalar, StalenessSpec
 from engine.testing import SCRIPTED_ENV, discrete_spaces, make_experiment
 from tests.helpers.engine.policy_by_hand import make_batch, spoil_invalid_steps
 
@@ -78,6 +78,27 @@ def test_only_a_store_that_there_is_can_be_saved(name: str):
     with pytest.raises(ConfigError, match=f"{name} has no replay store") as error:
         make_algorithm(other, discrete_spaces())
     assert error.value.where == "checkpoint.replay"
+
+
+@pytest.mark.parametrize("name", ["ppo", "impala"])
+def test_a_bound_that_follows_the_sample_size_needs_diagnostics(name: str):
+    auto = StalenessSpec(max_lag="auto")
+    algorithm: dict[str, Scalar] = {"name": name, "diagnostics": False}
+    experiment = replace(make_experiment(staleness=auto), algorithm=algorithm)
+    with pytest.raises(ConfigError, match="not known without diagnostics") as error:
+        make_algorithm(experiment, discrete_spaces())
+    assert error.value.where == "algorithm.diagnostics"
+    make_algorithm(replace(experiment, algorithm={"name": name}), discrete_spaces())
+    floorless = replace(experiment, staleness=replace(auto, least_ess=0.0))
+    make_algorithm(floorless, discrete_spaces())
+
+
+def test_a_replay_store_has_no_adaptive_bound():
+    experiment = replace(
+        make_experiment(staleness=StalenessSpec(max_lag="auto")), algorithm={"name": "dqn"}
+    )
+    with pytest.raises(ConfigError, match="can be neither bounded nor fixed"):
+        make_algorithm(experiment, discrete_spaces())
 
 
 class Forgets(Ppo):

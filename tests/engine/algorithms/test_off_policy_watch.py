@@ -86,6 +86,7 @@ def test_blended_weights_are_no_mismatch():
     [
         ("block", {"max_lag": 2}, "lower staleness.max_lag"),
         ("drop", {"max_lag": 2}, "lower staleness.max_lag"),
+        ("block", {"max_lag": "auto"}, "set staleness.max_lag=0"),
         ("block", {"max_lag": 0}, ""),
         ("fixed", {"lag": 2}, "lower staleness.lag"),
         ("correct", {}, ""),

@@ -167,6 +167,7 @@ def test_a_queue_that_is_asked_for_is_what_one_gets():
         (StalenessSpec(mode="correct", max_queued_rollouts=64), 64),
         (StalenessSpec(mode="block", max_lag=1), 20),
         (StalenessSpec(mode="drop", max_lag=12), 128),
+        (StalenessSpec(max_lag="auto"), 128),
     ],
 )
 def test_how_many_can_collect_is_the_queue_and_the_bound(spec: StalenessSpec, most: int):

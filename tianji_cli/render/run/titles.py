@@ -88,9 +88,8 @@ def lag(runs: Runs) -> str:
     if bound is None:
         return f"{text}; there is no bound"
     if moves := runs[0].bounds:
-        ends = sorted({moves_of[-1][1] for moves_of in moves.values()})
-        last = " or ".join(map(str, ends))
-        return f"{text}; the bound was at most {bound} and {last} at the end"
+        least = min(value for of_learner in moves.values() for _, value in of_learner)
+        return f"{text}; the bound was {least} to {bound}"
     return f"{text}, {'within' if summary.lag.max <= bound else 'above'} the bound of {bound}"
 
 
