@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 import msgspec
@@ -159,6 +160,7 @@ def test_room_follows_the_policy() -> None:
 def test_actors_and_environments_are_chosen_for_all_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.runtime.measuring.WARM_S", 0.001)
     monkeypatch.setattr("engine.runtime.measuring.COLLECT_S", 0.01)
+    monkeypatch.setattr("engine.runtime.measuring.SLOW_S", math.inf)
     found = sized(experiment(), hosts(2, 4, 4), BOTH)
     chosen = found.automatic
     assert chosen is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tests.helpers.paths import REPOSITORY
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.runtime.measuring.WARM_S", 0.001)
     monkeypatch.setattr("engine.runtime.measuring.COLLECT_S", 0.005)
+    monkeypatch.setattr("engine.runtime.measuring.SLOW_S", math.inf)
 
 
 def measured(name: str, *settings: str, measures: bool = True, seeks: bool = True) -> MeasuredWork:
