@@ -58,6 +58,7 @@ SECTION_OF: dict[type[Command], str] = {
     c.WriteTrace: TRACING,
     c.ShowProgress: TRACING,
     c.EndRun: TRACING,
+    c.Log: TRACING,
 }
 """The section of each command, except for parts of it that are timed separately."""
 

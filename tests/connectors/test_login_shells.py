@@ -65,10 +65,11 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Sshd
     paths = {user: shutil.which(shell) for user, shell in SHELLS.items()}
     shells = {user: path for user, path in paths.items() if path is not None}
     shells["nologin"] = shutil.which("nologin") or "/bin/false"
+    start_up = {name: text for name, text in START_UP.items() if name.split("/")[0] in shells}
     with contextlib.ExitStack() as stack:
         yield {
             sftp: stack.enter_context(
-                serving(tmp_path_factory.mktemp("sshd") / "d", shells, start_up=START_UP, sftp=sftp)
+                serving(tmp_path_factory.mktemp("sshd") / "d", shells, start_up=start_up, sftp=sftp)
             )
             for sftp in ("internal-sftp", SFTP_SERVER)
         }

@@ -32,10 +32,10 @@ def run(tianji, tmp_path: Path, experiment: str, *settings: str) -> tuple[dict, 
 
 
 def test_prioritised_replay_with_an_evaluator(tianji, tmp_path):
-    settings = ("evaluation.every_s=0.5", "stop.judge=training", "stop.env_steps=4000")
+    settings = ("evaluation.every_s=0.5", "stop.judge=training", "stop.env_steps=6000")
     summary, directory = run(tianji, tmp_path, "cartpole_apex", *settings)
     assert summary["status"] == "ok"
-    assert summary["env_steps_consumed"] >= 4000
+    assert summary["env_steps_consumed"] >= 6000
     assert 10 < summary["replay_ratio"] < 20
     evaluations = rows(directory, "evaluations")
     assert evaluations

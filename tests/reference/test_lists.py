@@ -66,7 +66,7 @@ def test_keys_are_paragraphs() -> None:
     console.print(keys_list([row]))
     assert console.export_text().split("\n")[:2] == [
         "staleness.max_lag  experiment",
-        "  whole number, at least 0 (weights versions); default 1                        ",
+        "  whole number, at least 0 or auto (weights versions); default 1                ",
     ]
 
 

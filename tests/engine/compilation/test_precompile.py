@@ -31,7 +31,7 @@ def test_without_a_compiler_it_says_so_at_once(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("sys.argv", ["precompile", str(path)])
     module.main()
     why = "not compiled: no C++ compiler here (no-such-compiler)"
-    names = ("optimiser steps", "advantages", "acting")
+    names = ("optimiser steps", "values before the steps", "acting")
     assert capsys.readouterr().out.splitlines() == [f"{name} {why}" for name in names]
 
 
