@@ -302,6 +302,13 @@ def test_versions_are_pinned():
         assert all(re.search(r"==\d", package) for package in system.packages)
 
 
+def test_sb3_is_not_ready_without_what_gymnasiums_mujoco_imports():
+    """Gymnasium names imageio in its extra `mujoco` only, which would fetch more than is needed."""
+    sb3 = INSTALLABLE["sb3"]
+    assert "imageio" in sb3.modules
+    assert any(package.startswith("imageio==") for package in sb3.packages)
+
+
 @pytest.mark.parametrize("name", ["recorder.py", "xingtian_site/sitecustomize.py"])
 def test_what_runs_in_xingtian_is_python_3_7(name):
     ast.parse((DRIVERS / name).read_text(encoding="utf-8"), feature_version=(3, 7))

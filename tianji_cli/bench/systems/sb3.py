@@ -22,10 +22,14 @@ class Sb3(VenvBaseline):
         "stable-baselines3==2.9.2",
         "gymnasium==1.4.0",
         "mujoco==4.0.0",
+        "imageio==2.38.1",  # Gymnasium's MuJoCo environments import it
         "ale-py==0.12.1",
         *GAMES,
     )
-    modules = ("stable_baselines3=sb3", "torch", "gymnasium", "mujoco", "ale_py", "minatar")
+    modules = (
+        *("stable_baselines3=sb3", "torch", "gymnasium", "mujoco", "imageio", "ale_py"),
+        "minatar",
+    )
     caveats = (
         "SB3 steps all environments in its one process, one after the other, as its documentation"
         " recommends for cheap ones (DummyVecEnv).",
