@@ -327,12 +327,20 @@ def adam_moved(
         num_steps: Including this one.
         learning_rate, epsilon: Of Adam.
     """
-    vector, mean, variance = before
-    mean = torch.lerp(mean, gradient, 1 - BETA_1)
-    variance = BETA_2 * variance + (1 - BETA_2) * gradient.square()
+    vector = before[0]
+    mean, variance = moments_moved(before[1:], gradient)
     step_size = computed_once(learning_rate / (1 - BETA_1**num_steps))
     deviation = variance.sqrt() / computed_once((1 - BETA_2**num_steps).sqrt()) + epsilon
     return vector - step_size * (mean / deviation), mean, variance
+
+
+def moments_moved(before: tuple[Tensor, Tensor], gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Adam's mean and variance [P] after a step, given both before it, and the gradient [P]."""
+    mean, variance = before
+    return (
+        torch.lerp(mean, gradient, 1 - BETA_1),
+        BETA_2 * variance + (1 - BETA_2) * gradient.square(),
+    )
 
 
 def computed_once(value: Tensor) -> Tensor:

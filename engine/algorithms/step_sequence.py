@@ -26,6 +26,7 @@ from engine.algorithms.gradient import (
     clipped,
     computed_once,
     gradients_of,
+    moments_moved,
     pieces_of,
 )
 from engine.algorithms.optimizer import move, scale_down
@@ -211,18 +212,22 @@ class FunctionalSequence:
         vector, mean, variance, num_steps, target = changed
         pieces = _pieces_of(vector, self._shapes) | _pieces_of(target, self._target_shapes)
         moved: dict[tuple[str, ...], tuple[Tensor, Tensor, Tensor]] = {}
+        moved_by: dict[tuple[str, ...], tuple[tuple[Tensor, Tensor], Tensor]] = {}
         norms, told, values = [], [], []
         for part in self._plan:
             gradient, value, metrics = self._gradient(part, pieces, minibatch)
             norm = torch.linalg.vector_norm(gradient)
             at_first = vector[part.span], mean[part.span], variance[part.span]
+            before = moved.get(part.names, at_first)
+            gradient = clipped(gradient, norm, self._sequence.max_gradient_norm)
             moved[part.names] = adam_moved(
-                moved.get(part.names, at_first),
-                clipped(gradient, norm, self._sequence.max_gradient_norm),
+                before,
+                gradient,
                 part.steps_before(num_steps) + 1,
                 learning_rate,
                 self._sequence.epsilon,
             )
+            moved_by[part.names] = before[1:], gradient
             pieces |= _pieces_of(moved[part.names][0], self._shapes_in(part))
             norms.append(norm)
             told.append(metrics)
@@ -231,8 +236,11 @@ class FunctionalSequence:
         is_finite = torch.isfinite(norm) & torch.isfinite(torch.stack(values)).all()
         is_sound = computed_once(is_finite.to(norm.dtype)) > 0
         last = [part for part in self._plan if part.is_last]
-        for i, tensor in enumerate((vector, mean, variance)):
-            _replace(tensor, [(part.span, moved[part.names][i]) for part in last], is_sound)
+        # Moments anew, which costs less than to write them to memory above and to read them here.
+        new = [(moved[part.names][0], *moments_moved(*moved_by[part.names])) for part in last]
+        for tensor, of_parts in zip((vector, mean, variance), zip(*new, strict=True), strict=True):
+            spans = [part.span for part in last]
+            _replace(tensor, list(zip(spans, of_parts, strict=True)), is_sound)
         followed = [
             (part.of_target, self._followed(target[part.of_target], moved[part.names][0]))
             for part in last

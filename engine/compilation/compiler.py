@@ -175,7 +175,7 @@ def _source_of(graph: GraphModule, num_threads: int) -> str:
     """The C++ of its loops. Whatever fails here is unknown to them: PyTorch's compiler may know
     it, and a library must not be missing for it."""
     try:
-        return native_source(graph, rules_of_calls(num_threads))
+        return native_source(graph, rules_of_calls(num_threads), num_threads)
     except UnsupportedError:
         raise
     except Exception as error:

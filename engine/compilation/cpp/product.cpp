@@ -177,7 +177,13 @@ extern "C" void tianji_product(float* out, const float* a, const float* b, const
                 {b, numbers[8], numbers[9]}, to, numbers[4], numbers[7], numbers[10], numbers[12]});
 }
 
-// The same several times, to be measured.
+// work(of, i) for each i below `parts`, by so many threads: what generated loops call.
+extern "C" void tianji_share(int64_t parts, int64_t threads, void (*work)(const void*, int64_t),
+                             const void* of) {
+  Helpers::all().share(parts, threads, [&](int64_t i) { work(of, i); });
+}
+
+// A product several times, to be measured.
 extern "C" void tianji_product_repeated(int64_t count, float* out, const float* a, const float* b,
                                         const float* bias, const float* beside,
                                         const int64_t* numbers) {

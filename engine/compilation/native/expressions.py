@@ -96,7 +96,6 @@ ELEMENTWISE: Mapping[str, Template] = {
     "clamp_min": "larger({0}, {1})",
     "clone": "{0}",
     "contiguous": "{0}",
-    "copy": "{1}",
     "cos": "cosine({0})",
     "div": "{0} / {1}",
     "elu": _elu,
@@ -139,6 +138,9 @@ ELEMENTWISE: Mapping[str, Template] = {
     "where": "{0} ? {1} : {2}",
 }
 """By the name of the operation, computed in the type of the result."""
+
+CHOICE = "(({0}) ? ({1}) : ({2}))"
+"""What `where` becomes."""
 
 COMPARISONS: Mapping[str, str] = {
     "eq": "{0} == {1}",

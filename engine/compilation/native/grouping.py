@@ -52,7 +52,7 @@ def grouped(operations: Sequence[Operation]) -> list[Step]:
             steps.append(operation)
             continue
         simple = simplified(operation)
-        if any(_clash(read, Access(place_written(simple))) for read in simple.reads):
+        if any(clash(read, Access(place_written(simple))) for read in simple.reads):
             raise UnsupportedError("a change of what it depends on")
         loop = _joined(steps, simple)
         if loop is None:
@@ -99,10 +99,11 @@ def _fits(later: Elementwise, earlier: Elementwise) -> bool:
     pairs = [(Access(place_written(earlier)), read) for read in later.reads]
     pairs += [(read, Access(place_written(later))) for read in earlier.reads]
     pairs += [(Access(place_written(earlier)), Access(place_written(later)))]
-    return not any(_clash(one, other) for one, other in pairs)
+    return not any(clash(one, other) for one, other in pairs)
 
 
-def _clash(one: Access, other: Access) -> bool:
+def clash(one: Access, other: Access) -> bool:
+    """Whether both have entries in common, but not the same ones in each iteration."""
     return reach(one).overlaps(reach(other)) and one != other
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 
 from engine.compilation.native.builder import COMBINED
-from engine.compilation.native.expressions import literal
+from engine.compilation.native.expressions import CHOICE, literal
 from engine.compilation.native.grouping import LoopNest, merged
 from engine.compilation.native.places import (
     TYPES,
@@ -21,8 +21,10 @@ from engine.compilation.native.places import (
     Elementwise,
     StridedPlace,
     UnsupportedError,
+    product_of,
 )
-from engine.compilation.native.text import Names, entry, nest
+from engine.compilation.native.sharing import Parts, parts_of
+from engine.compilation.native.text import Names, entry, indented, nest
 
 _WIDE = 16
 """Iterations of an inner loop that are worth the vectors of a processor."""
@@ -52,14 +54,32 @@ class LoopBody:
         self._sums: dict[str, str] = {}
         self._number = 0
         self._has_index = False
+        self._scalars: set[str] = set()
+        """Values that are read before the loop."""
+        self._chosen: dict[str, tuple[str, Access]] = {}
+        """By the name of a value: the condition without which it is what was read there."""
+        self._conditions: set[str] = set()
+        """Without which stores change nothing; empty: of one that always may."""
 
-    def written(self, loop: LoopNest) -> list[str]:
-        """All lines."""
+    def written(self, loop: LoopNest, num_threads: int) -> tuple[list[str], Parts | None]:
+        """All lines; and the parts in which threads share them, if they do."""
         sizes, body = _with_fewest_axes(loop)
         for operation in body:
             self._add(operation)
         axes = sorted(range(len(sizes)), key=lambda axis: _is_inside(axis, sizes))
-        return [*self._before, *nest(axes, sizes, self._inside, self._pragma()), *self._after]
+        is_whole = bool(self._sums) or self._has_index
+        parts = None if is_whole else parts_of(sizes, axes, product_of(sizes), num_threads)
+        cut = None if parts is None else parts.axis
+        inside = nest(axes, sizes, self._inside, self._pragma(), cut)
+        return [*self._before, *self._guarded(inside), *self._after], parts
+
+    def _guarded(self, lines: list[str]) -> list[str]:
+        """Without its condition, a loop whose stores change nothing then does not run: with it,
+        the old values need not be read."""
+        (condition, *others) = self._conditions or {""}
+        if not condition or others or self._sums or self._has_index:
+            return lines
+        return [f"if ({condition}) {{", *indented(lines), "}"]
 
     def _pragma(self) -> str:
         clauses = [f"reduction({CLAUSES.get(kind)}:{name})" for name, kind in self._sums.items()]
@@ -81,8 +101,18 @@ class LoopBody:
             self._sum(operation, operation.reduction, value)
             return
         self._known[Access(operation.to), ""] = value
+        self._note_choice(operation, value, values)
         if operation.to.buffer in self._needed:
             self._inside.append(f"{entry(operation.to, self._names)} = {value};")
+            condition, kept = self._chosen.get(value, ("", None))
+            self._conditions.add(condition if kept == Access(operation.to) else "")
+
+    def _note_choice(self, operation: Elementwise, value: str, values: Sequence[str]) -> None:
+        """Of a choice by one condition for all iterations, or a copy of it."""
+        if operation.text == CHOICE and values[0] in self._scalars:
+            self._chosen[value] = values[0], operation.reads[2]
+        elif operation.text == "{0}" and values[0] in self._chosen:
+            self._chosen[value] = self._chosen[values[0]]
 
     def _sum(self, operation: Elementwise, kind: str, value: str) -> None:
         dtype = operation.to.dtype
@@ -109,6 +139,7 @@ class LoopBody:
             more = self._checked(access, chosen)
         elif not any(place.strides):
             lines = self._before
+            self._scalars.add(name)
         lines.append(f"const {kind} {name} = {entry(place, self._names, more)};")
         self._known[access, chosen] = name
         return name

@@ -70,14 +70,14 @@ def without_copies(operations: Sequence[Operation]) -> list[Operation]:
         writers.setdefault(place_written(operation).buffer, []).append(operation)
     moved: dict[Buffer, StridedPlace] = {}
     for operation in operations:
-        if not isinstance(operation, Elementwise) or not _is_copy(operation):
+        if not isinstance(operation, Elementwise) or not is_copy(operation):
             continue
         source, to = operation.reads[0].place, operation.to
         own = writers.get(source.buffer, [])
         is_alone = len(own) == 1 and isinstance(own[0], FunctionCall | AxisReduction)
         is_whole = source.is_contiguous and source.num_entries == source.buffer.size
         is_fresh = all(
-            _is_copy(other) and (other is operation or not place_written(other).overlaps(to))
+            is_copy(other) and (other is operation or not place_written(other).overlaps(to))
             for other in writers[to.buffer]
         )
         if (
@@ -90,14 +90,13 @@ def without_copies(operations: Sequence[Operation]) -> list[Operation]:
         _moved(operation, moved)
         for operation in operations
         if not (
-            isinstance(operation, Elementwise)
-            and _is_copy(operation)
-            and _is_done(operation, moved)
+            isinstance(operation, Elementwise) and is_copy(operation) and _is_done(operation, moved)
         )
     ]
 
 
-def _is_copy(operation: Operation) -> bool:
+def is_copy(operation: Operation) -> bool:
+    """Whether it copies entries and does nothing else."""
     return (
         isinstance(operation, Elementwise)
         and operation.text == "{0}"

@@ -26,6 +26,11 @@ def _fill(lowering: Lowering, node: Node, to: StridedPlace | None) -> None:
     lowering.builder.compute(literal(value, to.dtype), [], to)
 
 
+def _copy(lowering: Lowering, node: Node, to: StridedPlace | None) -> None:
+    assert to is not None
+    lowering.builder.copy(lowering.place(node.args[1]), to)
+
+
 def _empty(_lowering: Lowering, _node: Node, _to: StridedPlace | None) -> None:
     """Memory alone."""
 
@@ -189,6 +194,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("_softmax", "_log_softmax"), _softmax),
     **dict.fromkeys(("_softmax_backward_data", "_log_softmax_backward_data"), _softmax_backward),
     "cat": _cat,
+    "copy": _copy,
     "dot": _dot,
     "linalg_vector_norm": _norm,
     "select_backward": _select_backward,

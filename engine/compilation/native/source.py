@@ -17,28 +17,68 @@ from engine.compilation.native.places import (
     FunctionCall,
     StridedPlace,
 )
+from engine.compilation.native.sharing import Parts, parts_of
 from engine.compilation.native.text import Names, entry, nest
 
 
-def source_of(steps: Sequence[Step], needed: set[Buffer], memory: ScratchMemory) -> str:
+def source_of(
+    steps: Sequence[Step], needed: set[Buffer], memory: ScratchMemory, num_threads: int
+) -> str:
     """The file.
 
     Args:
         steps: What it does, in order.
         needed: The buffers that are in memory.
         memory: Where in scratch memory.
+        num_threads: So many may share a loop.
     """
     names = Names(memory)
-    functions = [_function(number, step, needed, names) for number, step in enumerate(steps)]
-    calls = "\n".join(f"  bad |= step_{number}(data, scratch);" for number in range(len(steps)))
+    written = [_lines(step, needed, names, num_threads) for step in steps]
+    functions = [
+        _function(number, step, needed, names, lines, is_shared=parts is not None)
+        for number, (step, (lines, parts)) in enumerate(zip(steps, written, strict=True))
+    ]
+    shares = any(parts is not None for _, parts in written)
+    calls = "\n".join(
+        f"  {_called(number, parts, num_threads)}" for number, (_, parts) in enumerate(written)
+    )
     return "\n".join(
         (
             Path(__file__).with_name("functions.cpp").read_text(),
             *_declarations(steps),
+            *((_SHARE,) if shares else ()),
             *functions,
             _SCAN.format(calls=calls, num_bytes=max(memory.num_bytes, 1)),
         )
     )
+
+
+_SHARE = """
+// Of `product.cpp`.
+extern "C" void tianji_share(int64_t parts, int64_t threads, void (*work)(const void*, int64_t),
+                             const void* of);
+
+// A loop, in parts of this length, by so many threads.
+template <void (*LOOP)(void* const*, char*, int64_t, int64_t), int64_t SIZE, int64_t LENGTH>
+static void in_parts(void* const* data, char* scratch, int64_t threads) {
+  struct Call {
+    void* const* data;
+    char* scratch;
+  };
+  const Call call = {data, scratch};
+  tianji_share((SIZE + LENGTH - 1) / LENGTH, threads, [](const void* of, int64_t i) {
+    const Call* const call = (const Call*)of;
+    LOOP(call->data, call->scratch, i * LENGTH, smaller((i + 1) * LENGTH, SIZE));
+  }, &call);
+}
+"""
+
+
+def _called(number: int, parts: Parts | None, num_threads: int) -> str:
+    if parts is None:
+        return f"bad |= step_{number}(data, scratch);"
+    sizes = f"{parts.size}, {parts.length}"
+    return f"in_parts<step_{number}, {sizes}>(data, scratch, {num_threads});"
 
 
 _SCAN = """
@@ -70,21 +110,36 @@ def _declarations(steps: Sequence[Step]) -> Iterator[str]:
         yield f'extern "C" void {function}(float*, {tensors}, const int64_t*);'
 
 
-def _function(number: int, step: Step, needed: set[Buffer], names: Names) -> str:
-    buffers = dict.fromkeys(b for b in buffers_of(step) if b in needed or b.values)
+def _lines(
+    step: Step, needed: set[Buffer], names: Names, num_threads: int
+) -> tuple[list[str], Parts | None]:
+    """What a step does; and the parts in which threads share it, if they do."""
     match step:
         case LoopNest():
-            lines = LoopBody(names, needed).written(step)
+            return LoopBody(names, needed).written(step, num_threads)
         case AxisReduction():
-            lines = _reduction(step, names)
+            return _reduction(step, names, num_threads)
         case FunctionCall():
-            lines = _call(step, names)
+            return _call(step, names), None
+
+
+def _function(
+    number: int,
+    step: Step,
+    needed: set[Buffer],
+    names: Names,
+    lines: Sequence[str],
+    *,
+    is_shared: bool,
+) -> str:
+    buffers = dict.fromkeys(b for b in buffers_of(step) if b in needed or b.values)
     body = "\n".join(f"  {line}" for line in (*map(names.pointer, buffers), *lines))
-    return (
-        "__attribute__((noinline)) static bool"
-        f" step_{number}(void* const* data, char* scratch) {{\n"
-        f"  bool bad = false;\n{body}\n  return bad;\n}}"
-    )
+    head = f"step_{number}(void* const* data, char* scratch"
+    if is_shared:
+        kind, head = "void", f"{head}, int64_t begin, int64_t end)"
+    else:
+        kind, head, body = "bool", f"{head})", f"  bool bad = false;\n{body}\n  return bad;"
+    return f"__attribute__((noinline)) static {kind} {head} {{\n{body}\n}}"
 
 
 def _call(step: FunctionCall, names: Names) -> list[str]:
@@ -99,7 +154,9 @@ def _call(step: FunctionCall, names: Names) -> list[str]:
     ]
 
 
-def _reduction(step: AxisReduction, names: Names) -> list[str]:
+def _reduction(
+    step: AxisReduction, names: Names, num_threads: int
+) -> tuple[list[str], Parts | None]:
     sizes, (far, near) = merged(step.source.sizes, [step.source.strides, step.to.strides])
     source = replace(step.source, sizes=sizes, strides=far)
     to = replace(step.to, sizes=sizes, strides=near)
@@ -108,15 +165,17 @@ def _reduction(step: AxisReduction, names: Names) -> list[str]:
     dtype = step.to.dtype
     value, out = entry(source, names), entry(to, names)
     start, combined = neutral(step.kind, dtype), COMBINED[step.kind]
+    parts = parts_of(sizes, kept, step.source.num_entries, num_threads)
+    cut = None if parts is None else parts.axis
     if not summed or summed[-1] == len(sizes) - 1:
         inner = nest(
             summed, sizes, [f"sum = {combined.format('sum', value)};"], _simd(step.kind, "sum")
         )
         body = [f"{TYPES[dtype]} sum = {start};", *inner, f"{out} = sum;"]
-        return nest(kept, sizes, body)
-    first = nest(kept, sizes, [f"{out} = {start};"], "#pragma omp simd")
+        return nest(kept, sizes, body, cut=cut), parts
+    first = nest(kept, sizes, [f"{out} = {start};"], "#pragma omp simd", cut)
     body = [f"{out} = {combined.format(out, value)};"]
-    return [*first, *nest([*summed, *kept], sizes, body, "#pragma omp simd")]
+    return [*first, *nest([*summed, *kept], sizes, body, "#pragma omp simd", cut)], parts
 
 
 def _simd(kind: str, *sums: str) -> str:

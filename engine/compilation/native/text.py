@@ -33,14 +33,20 @@ class Names:
 
 
 def nest(
-    axes: Sequence[int], sizes: Sequence[int], body: Sequence[str], pragma: str = ""
+    axes: Sequence[int],
+    sizes: Sequence[int],
+    body: Sequence[str],
+    pragma: str = "",
+    cut: int | None = None,
 ) -> list[str]:
-    """Loops over these axes, the last one inside and with this line before it."""
+    """Loops over these axes, the last one inside and with this line before it. That which is cut
+    goes from `begin` to `end`."""
     if not axes:
         return ["{", *indented(body), "}"]
     lines = list(body)
     for axis in reversed(axes):
-        head = f"for (int64_t i{axis} = 0; i{axis} < {sizes[axis]}; i{axis}++) {{"
+        start, end = ("begin", "end") if axis == cut else ("0", str(sizes[axis]))
+        head = f"for (int64_t i{axis} = {start}; i{axis} < {end}; i{axis}++) {{"
         own = [pragma] if pragma and axis == axes[-1] else []
         lines = [*own, head, *indented(lines), "}"]
     return lines

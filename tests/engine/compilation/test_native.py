@@ -11,17 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.compilation.native.build import native_source
-from engine.compilation.native.grouping import LoopNest, Step, buffers_of, grouped, stored
-from engine.compilation.native.lowering import Lowering
-from engine.compilation.native.memory import laid_out, without_copies
+from engine.compilation.native.grouping import LoopNest, buffers_of, stored
+from engine.compilation.native.memory import laid_out
 from engine.compilation.native.places import FunctionCall, UnsupportedError
-from engine.compilation.native.rules import RULES
 from tests.helpers.engine.native_loops import (
     PRODUCTS,
-    Writing,
     check,
     compiled,
     needs_compiler,
+    steps_of,
     traced,
     with_results,
     writing,
@@ -190,11 +188,6 @@ def test_what_loops_cannot_compute_is_refused():
             native_source(graph, PRODUCTS)
     with pytest.raises(UnsupportedError, match="a result"):
         native_source(traced(lambda x: x + 1, [torch.randn(3)]), PRODUCTS)
-
-
-def steps_of(function: Writing, arguments: list[Tensor]) -> list[Step]:
-    lowering = Lowering(traced(function, arguments), {**RULES, **PRODUCTS})
-    return grouped(without_copies(lowering.builder.operations))
 
 
 def adam(vector: Tensor, mean: Tensor, gradient: Tensor) -> tuple[()]:

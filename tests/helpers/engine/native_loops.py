@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from engine.compilation.native.build import build, native_source
+from engine.compilation.native.build import build, lowered, native_source
 from engine.compilation.native.function import NativeFunction
+from engine.compilation.native.grouping import Step
 from engine.compilation.native_calls import rules_of_calls
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
@@ -30,13 +31,22 @@ def traced(function: Writing, arguments: list[Tensor]) -> GraphModule:
 
 
 def compiled(
-    function: Writing, arguments: list[Tensor], directory: Path, objects: Sequence[Path] = ()
+    function: Writing,
+    arguments: list[Tensor],
+    directory: Path,
+    objects: Sequence[Path] = (),
+    num_threads: int = 1,
 ) -> NativeFunction:
     """Its library, linked with these objects."""
-    source = native_source(traced(function, arguments), PRODUCTS)
+    source = native_source(traced(function, arguments), rules_of_calls(num_threads), num_threads)
     directory.mkdir(exist_ok=True)
     build(source, "g++", objects, directory / "made.so")
     return NativeFunction(directory / "made.so")
+
+
+def steps_of(function: Writing, arguments: list[Tensor]) -> list[Step]:
+    """What it is lowered to."""
+    return lowered(traced(function, arguments), PRODUCTS)
 
 
 def check(
