@@ -8,6 +8,7 @@ next timer.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import deque
@@ -24,6 +25,7 @@ from engine.messages import (
     AnyMessage,
     Probe,
     ProbeAnswered,
+    Report,
     Start,
     role_of,
 )
@@ -40,6 +42,7 @@ from engine.roles.commands import (
     Wake,
 )
 from engine.roles.events import Event, TimerFired
+from engine.runtime.reports import Reports
 from engine.timing import OFF, SENDING, WAITING, Sections
 from engine.wire.sockets import Sockets
 from engine.wording import plural
@@ -54,6 +57,10 @@ REFUSAL_EVERY_S = 5.0
 
 WORK = (Update, UpdateFromSamples, InsertRollout, StepEnvironment)
 """Commands that are progress of a run; others, such as saving, are not."""
+
+
+def _send_nowhere(to: str, message: AnyMessage) -> None:
+    """What is for no role of a process without sockets is for nobody."""
 
 
 class Executor(Protocol):
@@ -125,7 +132,8 @@ class Loop:
         self._hosted = hosted
         self._clock = clock
         self._sockets = sockets
-        self._send_out = sections.timed(SENDING, sockets.send) if sockets else None
+        self._send_out = sections.timed(SENDING, sockets.send) if sockets else _send_nowhere
+        self._reports = Reports(self._send_out)
         self._sleep = sections.timed(WAITING, time.sleep)
         self._is_orphan = is_orphan
         self._inbox: deque[tuple[str, Event]] = deque()
@@ -141,14 +149,18 @@ class Loop:
         self._inbox.append((to, event))
 
     def run(self) -> None:
-        """Handles all posted events and those that follow from them."""
-        while self._hosted:
-            self._drain_inbox()
-            if self._is_orphan():
-                return
-            self._receive()
-            self._fire_timers()
-            self._advance_executors()
+        """Handles all posted events and those that follow from them. What roles have reported is
+        sent also if one of them fails."""
+        try:
+            while self._hosted:
+                self._drain_inbox()
+                if self._is_orphan():
+                    return
+                self._receive()
+                self._fire_timers()
+                self._advance_executors()
+        finally:
+            self._reports.send()
 
     def close(self) -> None:
         """Closes the executors of roles that have not quit."""
@@ -192,7 +204,11 @@ class Loop:
     def _send(self, to: str, message: AnyMessage) -> None:
         if to in self._hosted:
             self.post(to, message)
-        elif self._send_out is not None:
+        elif isinstance(message, Report):
+            self._reports.add(message)
+        else:
+            if to == COORDINATOR:
+                self._reports.send()
             self._send_out(to, message)
 
     def _receive(self) -> None:
@@ -249,10 +265,12 @@ class Loop:
         if any(item.executor.is_busy for item in self._hosted.values()):
             return 0.0
         wakes = [item.wake_at_s for item in self._hosted.values() if item.wake_at_s is not None]
-        return max(0.0, min(wakes) - time.monotonic()) if wakes else None
+        wake_at_s = min(*wakes, self._reports.due_s, math.inf)
+        return None if wake_at_s == math.inf else max(0.0, wake_at_s - time.monotonic())
 
     def _fire_timers(self) -> None:
         now_s = time.monotonic()
+        self._reports.send_if_due(now_s)
         for address, item in self._hosted.items():
             if item.wake_at_s is not None and item.wake_at_s <= now_s:
                 item.wake_at_s = None
