@@ -25,29 +25,34 @@ class ArrayCartPole(CartPoleVectorEnv):
     """
 
     state: Any
-    _any_done = False
+
+    def __init__(self, num_envs: int, max_episode_steps: int) -> None:
+        super().__init__(num_envs, max_episode_steps)
+        self._any_done = False
+        for name in ("gravity", "masspole", "total_mass", "length", "polemass_length", "tau"):
+            # NumPy would convert a number of Python's in each operation.
+            setattr(self, name, np.array(getattr(self, name)))
+        self._four_thirds = np.array(4.0 / 3.0)
+        self._forces = np.array([-self.force_mag, self.force_mag])
+        self._bounds = np.array([[self.x_threshold], [self.theta_threshold_radians]])
+        self._ones = np.ones(num_envs, np.float32)
+        self._rate: Floats = np.empty((4, num_envs))
+        """Of change of `state`."""
 
     def step(self, action: Array) -> tuple[Array, Array, Bools, Bools, dict[str, Any]]:
-        """See `CartPoleVectorEnv`; actions are those of a Discrete(2), which is not checked."""
-        x, x_dot, theta, theta_dot = self.state
-        force = np.where(action == 1, self.force_mag, -self.force_mag)
-        cosine, sine = np.cos(theta), np.sin(theta)
-        temp = (force + self.polemass_length * (theta_dot * theta_dot) * sine) / self.total_mass
-        acceleration = (self.gravity * sine - cosine * temp) / (
-            self.length * (4.0 / 3.0 - self.masspole * (cosine * cosine) / self.total_mass)
-        )
-        state = np.empty_like(self.state)
-        np.add(x, self.tau * x_dot, out=state[0])
-        push = temp - self.polemass_length * acceleration * cosine / self.total_mass
-        np.add(x_dot, self.tau * push, out=state[1])
-        np.add(theta, self.tau * theta_dot, out=state[2])
-        np.add(theta_dot, self.tau * acceleration, out=state[3])
-        terminated = (np.abs(state[0]) > self.x_threshold) | (
-            np.abs(state[2]) > self.theta_threshold_radians
-        )
+        """See `CartPoleVectorEnv`; actions are those of a Discrete(2), which is not checked.
+
+        The fewer operations the better, in place where possible: of a few copies, what an
+        operation costs is its call.
+        """
+        self._move(action)
+        state = self._rate * self.tau
+        state += self.state
+        beyond = np.abs(state[::2]) > self._bounds
+        terminated = beyond[0] | beyond[1]
         self.steps += 1
         truncated = self.steps >= self.max_episode_steps
-        reward = np.ones(self.num_envs, np.float32)
+        reward = self._ones.copy()
         if self._any_done:
             done = self.prev_done
             state[:, done] = self.np_random.uniform(self.low, self.high, (4, int(done.sum())))
@@ -56,8 +61,30 @@ class ArrayCartPole(CartPoleVectorEnv):
             terminated[done] = truncated[done] = False
         self.state = state
         self.prev_done = terminated | truncated
-        self._any_done = bool(self.prev_done.any())
+        self._any_done = bool(np.count_nonzero(self.prev_done))
         return state.T.astype(np.float32), reward, terminated, truncated, {}
+
+    def _move(self, action: Array) -> None:
+        """Writes `_rate`, in the order of Gymnasium's operations."""
+        state, rate = self.state, self._rate
+        speed = state[3]
+        cosine, sine = np.cos(state[2]), np.sin(state[2])
+        push = self.polemass_length * (speed * speed)
+        push *= sine
+        push += self._forces.take(action)
+        push /= self.total_mass
+        inertia = cosine * cosine
+        inertia *= self.masspole
+        inertia /= self.total_mass
+        np.subtract(self._four_thirds, inertia, out=inertia)
+        inertia *= self.length
+        sine *= self.gravity
+        sine -= cosine * push
+        np.divide(sine, inertia, out=rate[3])
+        cosine *= self.polemass_length * rate[3]
+        cosine /= self.total_mass
+        np.subtract(push, cosine, out=rate[1])
+        rate[::2] = state[1::2]
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
