@@ -9,7 +9,7 @@ from torch import Tensor
 
 from engine.algorithms.gradient import EagerSteps, Order, Samples, Step, Trainable
 from engine.compilation.fit import Fit
-from engine.compilation.library import Library, Signature, describe
+from engine.compilation.library import Library
 
 
 class CompiledSteps:
@@ -78,6 +78,6 @@ def steps_named(state: Trainable, samples: Samples, order: Order | None) -> dict
     return {"vector": state.weights.vector, **named, **rows}
 
 
-def act_signature(weights: Sequence[Tensor], row: Sequence[Tensor]) -> Signature:
-    """Signature of compiled acting: all parameters, and one row of a rollout."""
-    return describe({str(i): tensor for i, tensor in enumerate((*weights, *row))})
+def act_named(weights: Sequence[Tensor], row: Sequence[Tensor]) -> dict[str, Tensor]:
+    """What compiled acting relies on, by name: all parameters, and one row of a rollout."""
+    return {str(i): tensor for i, tensor in enumerate((*weights, *row))}

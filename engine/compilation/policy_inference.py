@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from engine.algorithms.base import Algorithm, EnvSlice
 from engine.algorithms.gradient import pieces_of
-from engine.compilation.compiled import act_signature
+from engine.compilation.compiled import act_named
+from engine.compilation.fit import Fit
 from engine.compilation.library import Library
 from engine.devices.visible import CPU
 from engine.errors import RunFailedError
@@ -58,6 +59,7 @@ class PolicyInference:
         self.weights = self._rounding.weights(vector)
         self._array = vector.numpy() if vector.device.type == CPU else None
         self._library: Library | None = None
+        self._fit = Fit({})
         self._is_checked = False
 
     def load(self, values: npt.NDArray[np.float32]) -> None:
@@ -74,7 +76,7 @@ class PolicyInference:
 
     def use(self, library: Library) -> None:
         """Uses a library of the kind `act` for all calls that fit its signature."""
-        self._library = library
+        self._library, self._fit = library, Fit(library.signature)
 
     def rows(
         self, tensors: Mapping[str, Tensor], columns: Sequence[slice] = (slice(None),)
@@ -93,7 +95,7 @@ class PolicyInference:
         first = tuple(field[0] for field in parts[0])
         self.check_once(first)
         library = self._library
-        if library is None or library.signature != act_signature(self.weights, first):
+        if library is None or not self._fit.takes(act_named(self.weights, first)):
             return [unbound(part) for part in parts]
         return [[library.calls(self.weights, part)] * len(part[0]) for part in parts]
 

@@ -21,7 +21,7 @@ from engine.algorithms.gradient import (
     gather,
 )
 from engine.blueprint import Blueprint
-from engine.compilation.compiled import METRICS, act_signature, step_arguments, steps_named
+from engine.compilation.compiled import METRICS, act_named, step_arguments, steps_named
 from engine.compilation.library import Signature, describe
 from engine.compilation.policy_inference import (
     PolicyInference,
@@ -87,7 +87,7 @@ def trace_act(blueprint: Blueprint) -> Traced:
     row = acting.rows(tensors, blueprint.env.columns)[0][0]
     assert isinstance(row, tuple)
     function = _ActFunction(blueprint.algorithm, acting)
-    return trace(function, [*acting.weights, *row], act_signature(acting.weights, row))
+    return trace(function, [*acting.weights, *row], describe(act_named(acting.weights, row)))
 
 
 def trace(
