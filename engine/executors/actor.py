@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from engine.blueprint import Blueprint
 from engine.clock import Clock
@@ -128,7 +126,7 @@ class ActorExecutor(BaseActorExecutor):
         if self._memory is not None:
             self._memory.store(views[STATE])
         entries = self._enter_books()
-        views["valid"][...] = entries.valid.numpy()
+        views["valid"][...] = entries.valid
         views["reward"][...] = self._learnt_reward(self._earned)
         if self._blueprint.spaces.team is not None:
             of_agents = views[REWARD_FIELD][1:]  # the row before them is the last of a rollout
@@ -167,13 +165,12 @@ class ActorExecutor(BaseActorExecutor):
         if part is self._splits[-1]:
             self._moments_s.append(self._clock.now_s())
 
-    def _outcomes(self, num_rows: int) -> tuple[Tensor, Tensor]:
+    def _outcomes(self, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
         views, rows = self._views, slice(num_rows)
-        done = views["terminated"][rows] | views["truncated"][rows]
-        return torch.from_numpy(self._earned[rows]), torch.from_numpy(done)
+        return self._earned[rows], views["terminated"][rows] | views["truncated"][rows]
 
-    def _values(self, name: str) -> Tensor:
-        return torch.from_numpy(self._views[name])
+    def _values(self, name: str) -> np.ndarray:
+        return self._views[name]
 
     def _require_remote(self) -> RemoteEnv:
         assert self._remote is not None

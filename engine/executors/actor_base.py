@@ -12,9 +12,9 @@ from collections.abc import Callable, Generator, Iterator
 from typing import TypeAlias
 
 import msgspec
+import numpy as np
 import torch
 from msgspec import UNSET, UnsetType
-from torch import Tensor
 
 from engine.algorithms.base import Algorithm, EnvSlice
 from engine.blueprint import Blueprint
@@ -86,11 +86,11 @@ class BaseActorExecutor(ABC):
         self._choose = sections.timed(INFERENCE, self._inference.choose)
         self._rows = sections.timed(INFERENCE, self._inference.rows)
         self._version = -1
-        self._statistics = EpisodeStatistics(layout.num_envs, device)
+        self._statistics = EpisodeStatistics(layout.num_envs)
         team = blueprint.spaces.team
         self._team_statistics: TeamStatistics | None = None
         if team is not None and layout.has(REWARD_FIELD) and layout.has(PRESENT_FIELD):
-            self._team_statistics = TeamStatistics(team, layout.num_envs, device)
+            self._team_statistics = TeamStatistics(team, layout.num_envs)
         self._agent_steps: int | UnsetType = UNSET
         self._moments_s: list[float] = []
         self._episodes: tuple[Episode, ...] = ()
@@ -114,12 +114,14 @@ class BaseActorExecutor(ABC):
         """Collects one rollout."""
 
     @abstractmethod
-    def _outcomes(self, num_rows: int) -> tuple[Tensor, Tensor]:
-        """The environment's rewards, floats, and episode ends, bool; both [num_rows, B]."""
+    def _outcomes(self, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """The environment's rewards, floats, and episode ends, bool; both [num_rows, B], on the
+        host."""
 
     @abstractmethod
-    def _values(self, name: str) -> Tensor:
-        """A field of the rollout that is being collected, [T, B, ...] or [T + 1, B, ...]."""
+    def _values(self, name: str) -> np.ndarray:
+        """A field of the rollout that is being collected, [T, B, ...] or [T + 1, B, ...], on the
+        host."""
 
     def _take(self, taken: StepTaken) -> bool:
         """Accepts the result of a remote step; False if no environment waits for it."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
+import numpy.typing as npt
 
-from engine.executors.episode_statistics import Entries, EpisodeSums
+from engine.executors.episode_statistics import Entries, EpisodeSums, Floats
 from engine.spaces.team import Team, TeamReturns
 
 
@@ -24,7 +23,7 @@ class TeamEntries:
         ended: The returns of each episode that ended, in the order of rows.
     """
 
-    present: Tensor
+    present: npt.NDArray[np.integer]
     ended: list[TeamReturns]
 
     @property
@@ -43,14 +42,15 @@ class TeamStatistics:
     Args:
         team: The agents.
         num_envs: B.
-        device: Where rollouts are.
     """
 
-    def __init__(self, team: Team, num_envs: int, device: torch.device) -> None:
+    def __init__(self, team: Team, num_envs: int) -> None:
         self._team = team
-        self._returns = EpisodeSums((num_envs, len(team.agents)), torch.float64, device)
+        self._returns = EpisodeSums((num_envs, len(team.agents)))
 
-    def enter(self, reward: Tensor, present: Tensor, entries: Entries) -> TeamEntries:
+    def enter(
+        self, reward: Floats, present: npt.NDArray[np.integer], entries: Entries
+    ) -> TeamEntries:
         """Counts T steps.
 
         Args:
@@ -59,9 +59,9 @@ class TeamStatistics:
             present: Who chose an action, [T, B, agents]: rows 0 to T - 1.
             entries: The counts of the same steps as those of one environment.
         """
-        valid = entries.valid.unsqueeze(-1)
-        there = ((present != 0) & valid).sum(-1)
-        own = torch.where(valid, reward, 0.0)
+        valid = entries.valid[..., None]
+        there = np.count_nonzero((present != 0) & valid, axis=-1)
+        own = np.where(valid, reward, 0.0)
         if entries.ends is None:
             self._returns.add(own)
             return TeamEntries(there, [])

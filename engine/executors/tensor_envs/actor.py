@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -115,7 +116,7 @@ class TensorActorExecutor(BaseActorExecutor):
         made = {"observation": observation, "reward": reward, "action": tensors["action"]}
         self._check({name: each for name, each in made.items() if each.is_floating_point()})
         entries = self._enter_books()
-        tensors["valid"].copy_(entries.valid)
+        tensors["valid"].copy_(torch.from_numpy(entries.valid))
         if self._spec.clip_reward or self._spec.reward_scale != 1.0:
             reward.copy_(self._learnt_reward(reward))
             self._check({"reward multiplied by env.reward_scale": reward})
@@ -187,12 +188,13 @@ class TensorActorExecutor(BaseActorExecutor):
                     where=f"env.id {self._spec.id}",
                 )
 
-    def _outcomes(self, num_rows: int) -> tuple[Tensor, Tensor]:
+    def _outcomes(self, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
         tensors, rows = self._tensors, slice(num_rows)
-        return tensors["reward"][rows], tensors["terminated"][rows] | tensors["truncated"][rows]
+        done = tensors["terminated"][rows] | tensors["truncated"][rows]
+        return tensors["reward"][rows].cpu().numpy(), done.cpu().numpy()
 
-    def _values(self, name: str) -> Tensor:
-        return self._tensors[name]
+    def _values(self, name: str) -> np.ndarray:
+        return self._tensors[name].cpu().numpy()
 
     def _take_step(self, action: Tensor) -> TorchStep:
         if self._spec.step_latency_ms:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.executors.episode_statistics import EpisodeStatistics
-
-CPU = torch.device("cpu")
 
 
 class Clerk:
@@ -44,12 +43,15 @@ class Clerk:
 )
 def test_they_agree_with_a_clerk(seed: int, rows: list[int], num_envs: int, share: float):
     random = torch.Generator().manual_seed(seed)
-    rollout_ledger, clerk = EpisodeStatistics(num_envs, CPU), Clerk(num_envs)
+    rollout_ledger, clerk = EpisodeStatistics(num_envs), Clerk(num_envs)
     for num_rows in rows:
         reward = torch.randn(num_rows, num_envs, generator=random)
         done = torch.rand(num_rows, num_envs, generator=random) < share
-        entries, (valid, ended) = rollout_ledger.enter(reward, done), clerk.enter(reward, done)
-        assert torch.equal(entries.valid, valid)
+        entries, (valid, ended) = (
+            rollout_ledger.enter(reward.numpy(), done.numpy()),
+            clerk.enter(reward, done),
+        )
+        assert np.array_equal(entries.valid, valid.numpy())
         assert entries.num_env_steps == int(valid.sum())
         assert [(t, length) for t, _, length in entries.ended] == [(t, n) for t, _, n in ended]
         found = [total for _, total, _ in entries.ended]
@@ -59,7 +61,7 @@ def test_they_agree_with_a_clerk(seed: int, rows: list[int], num_envs: int, shar
 @pytest.mark.parametrize("count", [2, 3])
 def test_actors_in_the_same_environments_count_each_step_and_episode_once(count: int):
     done = torch.rand(12, 5, generator=torch.Generator().manual_seed(0)) < 0.2
-    whole = EpisodeStatistics(5, CPU).enter(torch.ones(12, 5), done)
+    whole = EpisodeStatistics(5).enter(np.ones((12, 5)), done.numpy())
     shares = [whole.share(number, count) for number in range(count)]
     assert sum(item.num_env_steps for item in shares) == whole.num_env_steps < done.numel()
     episodes = [episode for item in shares for episode in item.ended]

@@ -13,7 +13,6 @@ from engine.executors.episode_statistics import EpisodeStatistics
 from engine.executors.team_statistics import TeamStatistics, TeamTally
 from engine.testing import team_spaces
 
-CPU = torch.device("cpu")
 NAMES = ("hunter_0", "hunter_1", "prey")
 SPACES = team_spaces(
     dict.fromkeys(NAMES, Box(-1, 1, (2,), np.float32)),
@@ -54,12 +53,12 @@ def test_they_agree_with_a_clerk(seed: int, rows: list[int], num_envs: int, shar
     reward = torch.randn(*shape, 3, generator=random)
     present = (torch.rand(*shape, 3, generator=random) < 0.7).to(torch.int8)
     done = torch.rand(*shape, generator=random) < share
-    episodes = EpisodeStatistics(num_envs, CPU)
-    statistics = TeamStatistics(TEAM, num_envs, CPU)
+    episodes = EpisodeStatistics(num_envs)
+    statistics = TeamStatistics(TEAM, num_envs)
     steps, found = 0, []
     for part in torch.arange(sum(rows)).split(rows) if rows else ():
-        entries = episodes.enter(reward[part].sum(-1), done[part])
-        entered = statistics.enter(reward[part], present[part], entries)
+        entries = episodes.enter(reward[part].sum(-1).numpy(), done[part].numpy())
+        entered = statistics.enter(reward[part].numpy(), present[part].numpy(), entries)
         steps += entered.agent_steps
         found += entered.ended
         parts = [entered.share(number, 2) for number in range(2)]
