@@ -297,12 +297,15 @@ def gradients_of(
         minibatch: The inputs of the loss.
     """
 
-    def loss(parameters: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        value, metrics = functional_call(bound, {**pieces, **parameters}, (minibatch,))
-        return value, (value.detach(), metrics)
-
-    gradients, (value, metrics) = torch.func.grad(loss, has_aux=True)(learning)
-    return gradients, value, metrics
+    leaves = {name: piece.detach().requires_grad_() for name, piece in learning.items()}
+    with torch.enable_grad():
+        value, metrics = functional_call(bound, {**pieces, **leaves}, (minibatch,))
+        # `torch.func.grad` computes the same, but reads PyTorch's compilers before.
+        found = torch.autograd.grad(
+            value, list(leaves.values()), create_graph=True, materialize_grads=True
+        )
+    gradients = {name: each.detach() for name, each in zip(leaves, found, strict=True)}
+    return gradients, value.detach(), metrics.detach()
 
 
 def clipped(gradient: Tensor, norm: Tensor, max_norm: float | None) -> Tensor:

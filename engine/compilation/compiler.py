@@ -29,7 +29,6 @@ import psutil
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from engine.algorithms.returns import accumulated
 from engine.blueprint import Blueprint, make_blueprint
@@ -42,6 +41,7 @@ from engine.compilation.native_calls import rules_of_calls
 from engine.compilation.product_kernel import ProductKernel, compile_beside
 from engine.compilation.products import replace_products
 from engine.compilation.traces import TRACE
+from engine.compilation.tracing import traced_by_pytorch
 from engine.host.end_signals import END_SIGNAL
 from engine.host.process import name_process
 from engine.search_path import look_in
@@ -190,6 +190,7 @@ def compile_by_pytorch(
     kernel: ProductKernel | None = None,
 ) -> None:
     """Compiles any graph by PyTorch's ahead-of-time compiler, with products by the kernel."""
+    graph = traced_by_pytorch(graph, arguments)  # with values as that compiler expects them
     torch._inductor.config.compile_threads = 1
     options = {**_OPTIONS, "aot_inductor.output_path": str(made)}
     if hasattr(torch._inductor.config.aot_inductor, "custom_op_libs"):
@@ -205,6 +206,8 @@ def compile_by_pytorch(
 
 def without_own_operations(graph: GraphModule, arguments: tuple[Tensor, ...]) -> GraphModule:
     """The same for a PyTorch that cannot call this folder's C++."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
     parts = {torch.ops.tianji.accumulate.default: accumulated}
     made: GraphModule = make_fx(graph, decomposition_table=parts, tracing_mode="fake")(*arguments)
     return made

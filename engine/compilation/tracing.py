@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from engine.algorithms.base import Algorithm, EnvSlice, LearnerState
 from engine.algorithms.gradient import (
@@ -23,6 +23,7 @@ from engine.algorithms.gradient import (
 from engine.blueprint import Blueprint
 from engine.compilation.compiled import METRICS, act_named, step_arguments, steps_named
 from engine.compilation.library import Signature, describe
+from engine.compilation.native.recording import UnrecordableError, recorded
 from engine.compilation.policy_inference import (
     PolicyInference,
     Rounding,
@@ -94,10 +95,32 @@ def trace(
     function: Callable[..., tuple[Tensor, ...]], arguments: list[Tensor], signature: Signature
 ) -> Traced:
     """Raises RuntimeError or AssertionError (as PyTorch does) if it reads other tensors."""
+    return Traced(graph_of(function, arguments), tuple(arguments), signature)
+
+
+def graph_of(
+    function: Callable[..., tuple[Tensor, ...]], arguments: Sequence[Tensor]
+) -> GraphModule:
+    """The graph of a function without results that writes into its arguments.
+
+    Raises:
+        RuntimeError, AssertionError: It reads other tensors.
+    """
+    with suppress(UnrecordableError, RuntimeError, AssertionError, ValueError, LookupError):
+        return recorded(function, arguments)
+    return traced_by_pytorch(function, arguments)
+
+
+def traced_by_pytorch(
+    function: Callable[..., tuple[Tensor, ...]], arguments: Sequence[Tensor]
+) -> GraphModule:
+    """The same by PyTorch, which reads its compilers for that, and knows more."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
     graph: GraphModule = make_fx(function, tracing_mode="fake")(*arguments)
     if captured := [str(node.target) for node in graph.graph.nodes if node.op == "get_attr"]:
         raise RuntimeError(f"it reads tensors that are not its arguments: {captured}")
-    return Traced(graph, tuple(arguments), signature)
+    return graph
 
 
 @dataclass
