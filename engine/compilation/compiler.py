@@ -33,7 +33,6 @@ from torch.fx import GraphModule
 from engine.algorithms.returns import accumulated
 from engine.blueprint import Blueprint, make_blueprint
 from engine.compilation.compile_job import CompileOrder
-from engine.compilation.host_code import ACCUMULATE, SCAN, compile_object, found_by_linkers
 from engine.compilation.library import Kind, function_of, num_threads_of, put_library
 from engine.compilation.native.build import build, native_source
 from engine.compilation.native.places import UnsupportedError
@@ -43,6 +42,7 @@ from engine.compilation.products import replace_products
 from engine.compilation.traces import TRACE
 from engine.compilation.tracing import traced_by_pytorch
 from engine.host.end_signals import END_SIGNAL
+from engine.host.host_code import ACCUMULATE, SCAN, compile_object, found_by_linkers
 from engine.host.process import name_process
 from engine.search_path import look_in
 

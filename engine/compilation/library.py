@@ -24,13 +24,14 @@ from engine.blueprint import Blueprint
 from engine.compilation.native.function import NativeFunction
 from engine.compilation.scanning import Scanner
 from engine.files import write_durably
-from engine.host.account import cache_home
+from engine.host import host_code
+from engine.host.account import cache_directory
 from engine.host.cores import processor_features
 from engine.host.cpp_compiler import compiler_identity
 from engine.spaces.leaves import identity_of
 
 MAKERS = (
-    *("policy_inference", "compiled", "compiler", "staging", "tracing", "host_code"),
+    *("policy_inference", "compiled", "compiler", "staging", "tracing"),
     *("collecting", "prepared", "scanning", "traces", "native_calls"),
     *("products", "product_kernel", "product_lowering"),
 )
@@ -219,11 +220,6 @@ def signature_path(library: Path) -> Path:
     return library.with_suffix(".json")
 
 
-def cache_directory() -> Path:
-    """Directory of the cache: `$XDG_CACHE_HOME/tianji`."""
-    return cache_home() / "tianji"
-
-
 def library_path(blueprint: Blueprint, kind: Kind) -> Path:
     """The library for this experiment, and for all that differ only in values that it does not
     read, on this machine, with this PyTorch, C++ compiler and source code."""
@@ -272,6 +268,7 @@ def sources_of(blueprint: Blueprint, kind: Kind) -> Iterable[Path]:
     if kind == "collect":
         yield from (engine / "envs").rglob("*.py")
     yield from (Path(__file__).with_name(f"{name}.py") for name in MAKERS)
+    yield Path(inspect.getfile(host_code))
     for written in ("cpp/*", "native/*.py", "native/*.cpp"):
         yield from sorted(Path(__file__).parent.glob(written))
     for name, _ in blueprint.experiment.named_modules:

@@ -22,13 +22,11 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from engine.compilation.host_code import FLAGS, compile_object
 from engine.compilation.products import Shape, finished
 from engine.host.cpp_compiler import cpp_compiler
+from engine.host.host_code import FLAGS_OF_PRODUCT, PRODUCT, compile_object
 from engine.wording import plural
 
-NAME = "tianji_product"
-_FLAGS = (*FLAGS, "-pthread")
 _ROUNDS = 7
 _ROUND_S = 2e-4
 _WORTH_LOOPS = 1.1
@@ -59,12 +57,12 @@ class ProductKernel:
     def __init__(self, directory: Path, num_threads: int = 1) -> None:
         self.num_threads = num_threads
         self.measures = True
-        self.object = compile_object("product.cpp", directory, NAME, _FLAGS)
-        shared = directory / f"{NAME}.so"
+        self.object = compile_object("product.cpp", directory, PRODUCT, FLAGS_OF_PRODUCT)
+        shared = directory / f"{PRODUCT}.so"
         compiler = cpp_compiler()
         assert compiler is not None
         self.compiler = compiler
-        command = [compiler, *_FLAGS, "-shared", str(self.object), "-o", str(shared)]
+        command = [compiler, *FLAGS_OF_PRODUCT, "-shared", str(self.object), "-o", str(shared)]
         subprocess.run(command, check=True, capture_output=True)
         self._multiply = ctypes.CDLL(str(shared)).tianji_product_repeated
         self._multiply.argtypes = [ctypes.c_int64, *[ctypes.c_void_p] * 6]
@@ -194,7 +192,7 @@ def compile_beside(directory: Path) -> None:
 
     def compile_it() -> None:
         with suppress(OSError, subprocess.CalledProcessError):
-            compile_object("product.cpp", directory, NAME, _FLAGS)
+            compile_object("product.cpp", directory, PRODUCT, FLAGS_OF_PRODUCT)
 
     threading.Thread(target=compile_it, daemon=True).start()
 

@@ -63,6 +63,11 @@ def cache_home() -> Path:
     return _own_directory(Path(tempfile.gettempdir()) / f"tianji-cache-{os.getuid()}")
 
 
+def cache_directory() -> Path:
+    """TianJi's own cache: `tianji` in that."""
+    return cache_home() / "tianji"
+
+
 def _own_directory(path: Path) -> Path:
     """A directory that no other user can write, since its contents are loaded and executed: this
     one, or a fresh one if another user created it first."""

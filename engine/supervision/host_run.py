@@ -10,7 +10,9 @@ from engine.clock import TimerQueue
 from engine.control_protocol import Prepare, Prepared, Refused
 from engine.devices.visible import selected_gpus
 from engine.errors import TianJiError
+from engine.host.cores import allowed_cores
 from engine.host.endpoints import Endpoints
+from engine.host.host_code import ProductInAdvance
 from engine.host.process_identity import RUN_VARIABLE, kill_marked, mark
 from engine.supervision.worker_processes import WorkerProcesses
 from engine.wire.keys import make_pair
@@ -19,6 +21,13 @@ TERMINATE_S = 3.0
 """Between asking roles to end and SIGKILL."""
 GONE_S = 3.0
 """After SIGKILL. A forkserver that has reported no exit by then is broken itself."""
+
+
+def compiles_in_advance(prepare: Prepare) -> bool:
+    """Whether what compiled functions need is compiled before there are roles: not where it is
+    going to be measured which cores are idle."""
+    is_measured = prepare.cores_needed is not None and len(allowed_cores()) >= prepare.cores_needed
+    return prepare.experiment.learner.compile != "off" and not is_measured
 
 
 class HostRun:
@@ -44,6 +53,9 @@ class HostRun:
         self._mark = mark(prepare.run_id, prepare.host, prepare.run_dir, prepare.attempt)
         listeners = dict(self._endpoints.listeners)
         environment = {**prepare.env, **self._choose_gpus(), RUN_VARIABLE: self._mark}
+        self._product: ProductInAdvance | None = None
+        if compiles_in_advance(prepare):
+            self._product = ProductInAdvance({**os.environ, **environment})
         self.children = WorkerProcesses(environment, tuple(listeners.values()))
         self.children.prepare(msgspec.structs.replace(prepare, listeners=listeners))
         self._endpoints.let_go()
@@ -106,6 +118,8 @@ class HostRun:
 
     def close(self) -> None:
         """Ends the rest: kills all processes with the run's mark except this one."""
+        if self._product is not None:
+            self._product.close()
         self.children.close()
         kill_marked(self._mark, spare={os.getpid()})
         self._endpoints.release()

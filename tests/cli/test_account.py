@@ -14,7 +14,6 @@ from typing import NoReturn
 
 import pytest
 
-from engine.compilation.library import cache_directory
 from engine.errors import ConfigError
 from engine.host import account
 from tests.helpers.paths import REPOSITORY
@@ -52,12 +51,12 @@ def test_what_is_asked_of_such_a_user(nobody: Path) -> None:
 
 def test_caches_lie_where_only_this_user_writes(nobody: Path) -> None:
     """What lies there is loaded and run, so nobody else's directory of that name will do."""
-    found = cache_directory().parent
+    found = account.cache_directory().parent
     assert found.parent == nobody
     assert stat.S_IMODE(found.stat().st_mode) == 0o700
-    assert cache_directory().parent == found
+    assert account.cache_directory().parent == found
     found.chmod(0o777)
-    other = cache_directory().parent
+    other = account.cache_directory().parent
     assert other != found
     assert stat.S_IMODE(other.stat().st_mode) == 0o700
 
@@ -66,9 +65,9 @@ def test_a_home_that_cannot_be_written_is_no_place_for_caches(
     nobody: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(nobody / "gone"))
-    assert cache_directory().parent.parent == nobody
+    assert account.cache_directory().parent.parent == nobody
     (nobody / "gone").mkdir()
-    assert cache_directory() == nobody / "gone" / ".cache" / "tianji"
+    assert account.cache_directory() == nobody / "gone" / ".cache" / "tianji"
 
 
 def test_a_login_without_any_name_asks_for_one(nobody: Path) -> None:

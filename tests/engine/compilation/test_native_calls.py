@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from engine.algorithms.returns import accumulate
-from engine.compilation.host_code import ACCUMULATE, compile_object
 from engine.compilation.native.build import native_source
 from engine.compilation.native.places import UnsupportedError
 from engine.compilation.product_kernel import ProductKernel
+from engine.host.host_code import ACCUMULATE, compile_object
 from tests.helpers.engine.native_loops import (
     PRODUCTS,
     check,

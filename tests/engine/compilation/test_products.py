@@ -322,7 +322,7 @@ def test_where_results_must_be_equal_everywhere_nothing_is_measured(
 def test_without_the_kernel_products_stay_those_of_pytorch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(product_kernel, "_FLAGS", ("--no-such-flag",))
+    monkeypatch.setattr(product_kernel, "FLAGS_OF_PRODUCT", ("--no-such-flag",))
     graph = trace_steps(blueprint_of("ppo")).graph
     chosen, line = compiler._fastest_products(graph, tmp_path, 1)
     assert chosen is None

@@ -28,6 +28,7 @@ class Children:
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(host_run, "WorkerProcesses", Children)
+    monkeypatch.setattr(host_run, "compiles_in_advance", lambda _prepare: False)
 
     def begin(gpus: tuple[int, ...] | None, visible: str | None, **env: str) -> host_run.HostRun:
         monkeypatch.delenv(VISIBLE, raising=False)

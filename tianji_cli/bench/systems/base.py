@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Protocol, TypeAlias
 import msgspec
 
 from engine.errors import PreflightError
-from engine.host.account import cache_home
+from engine.host.account import cache_directory
 from engine.trace.records import Record
 from tianji_cli.bench.systems.convert import to_trace
 from tianji_cli.bench.systems.raw import Feed, RawFeed, RawRecord
@@ -268,4 +268,4 @@ def initial_weights(task: Task, own: str, words: str) -> Deviations:
 
 def default_systems_dir() -> Path:
     """`$XDG_CACHE_HOME/tianji/peers`, by default below `~/.cache`."""
-    return cache_home() / "tianji" / "peers"
+    return cache_directory() / "peers"
