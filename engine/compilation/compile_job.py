@@ -16,18 +16,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
 from engine.blueprint import Blueprint
+from engine.compilation.compiler_process import LOG, start_compiler
 from engine.compilation.library import DamagedError, Kind, Library, discard_library, library_path
-from engine.graph.cut import Cut
-from engine.host.cores import release
 from engine.host.cpp_compiler import compiler_names, cpp_compiler
 from engine.host.descriptors import spare
 from engine.host.end_signals import END_SIGNAL
-from engine.host.tether import tethered
-from engine.search_path import searched, with_own_path
-from engine.spec import Experiment
+from engine.host.fork import Child
 
 LIMIT_S = 900.0
 """A compiler that takes longer is ended."""
@@ -38,15 +33,6 @@ NAMES: dict[Kind, str] = {
     "collect": "acting and environments",
     "prepare": "values before the steps",
 }
-
-
-class CompileOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """The input of a compiler: the run, and the learner or actor that its function is for."""
-
-    experiment: Experiment
-    cut: Cut
-    group: int
-    has_action_mask: bool
 
 
 class CompileJob:
@@ -70,18 +56,13 @@ class CompileJob:
         self.library: Library | None = None
         self.outcome = ""
         self.failure = ""
+        self._blueprint = blueprint
         self._path = library_path(blueprint, kind)
         self.kind: Kind = kind
         self._started_at_s = time.monotonic()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
         self._workspace: Workspace | None = None
         self._is_waiting = False
-        self._order = CompileOrder(
-            experiment=blueprint.experiment,
-            cut=blueprint.cut,
-            group=blueprint.group,
-            has_action_mask=blueprint.spaces.has_action_mask,
-        )
         self._start("taken from the cache")
 
     def poll(self) -> bool:
@@ -98,7 +79,7 @@ class CompileJob:
         return True
 
     @spare()
-    def _conclude(self, process: subprocess.Popen[bytes], elapsed_s: float) -> None:
+    def _conclude(self, process: Child, elapsed_s: float) -> None:
         """Sets the outcome once the compiler is done or timed out."""
         if process.returncode == 0:
             if not self._take(f"compiled in {elapsed_s:.1f} s"):
@@ -194,31 +175,14 @@ class CompileJob:
             self.outcome = f"not compiled: {missing}"
         elif self._workspace is not None:
             discard_library(self._path)
-            self._launch(self._workspace)
-
-    def _launch(self, workspace: Workspace) -> None:
-        order = workspace.path / "order.json"
-        order.write_bytes(msgspec.json.encode(self._order))
-        with order.open("rb") as given, (workspace.path / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                tethered(
-                    "engine.compilation.compiler",
-                    *(self.kind, str(self._path), str(workspace.path)),
-                    *searched(),
-                    number=END_SIGNAL,
-                ),
-                stdin=given,
-                stdout=log,
-                stderr=log,
-                env=with_own_path({**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(workspace.path)}),
-                pass_fds=(workspace.lock,),
+            self._process = start_compiler(
+                self._blueprint, self.kind, self._path, self._workspace.path, self._workspace.lock
             )
-        release(self._process.pid)  # not onto the core that this process is pinned to
 
     def _last_line(self) -> str:
         assert self._process is not None
         assert self._workspace is not None
-        lines = (self._workspace.path / "log").read_text(errors="replace").splitlines()
+        lines = (self._workspace.path / LOG).read_text(errors="replace").splitlines()
         return lines[-1] if lines else f"the compiler ended with {self._process.returncode}"
 
     def _take(self, how: str) -> bool:

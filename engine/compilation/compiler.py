@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import cast
@@ -32,7 +33,6 @@ from torch.fx import GraphModule
 
 from engine.algorithms.returns import accumulated
 from engine.blueprint import Blueprint, make_blueprint
-from engine.compilation.compile_job import CompileOrder
 from engine.compilation.library import Kind, function_of, num_threads_of, put_library
 from engine.compilation.native.build import build, native_source
 from engine.compilation.native.places import UnsupportedError
@@ -41,10 +41,12 @@ from engine.compilation.product_kernel import ProductKernel, compile_beside
 from engine.compilation.products import replace_products
 from engine.compilation.traces import TRACE
 from engine.compilation.tracing import traced_by_pytorch
+from engine.graph.cut import Cut
 from engine.host.end_signals import END_SIGNAL
 from engine.host.host_code import ACCUMULATE, SCAN, compile_object, found_by_linkers
 from engine.host.process import name_process
 from engine.search_path import look_in
+from engine.spec import Experiment
 
 NICENESS: Mapping[Kind, int] = {"steps": 0, "collect": 0, "prepare": 5, "act": 5}
 """Loops are compiled in few seconds. A learner gains more by them than it loses meanwhile: PPO on
@@ -52,6 +54,16 @@ CartPole on two cores had compiled steps after 4 s, with 10 after 13 s."""
 NICENESS_OF_PYTORCH = 10
 """PyTorch's compiler needs the processor for much longer, and training has priority. With 17 PPO on
 CartPole on two cores had no compiled steps after a minute; with 10 after 43 s."""
+
+
+class CompileOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """The input of a compiler that is no fork: the run, and the learner or actor that its function
+    is for."""
+
+    experiment: Experiment
+    cut: Cut
+    group: int
+    has_action_mask: bool
 
 
 def write_library(
@@ -275,36 +287,46 @@ _OPTIONS: Mapping[str, object] = {
 }
 
 
+def settle(kind: Kind, workspace: Path) -> None:
+    """How this process is ended, its name, and its share of the processor."""
+    for number in (END_SIGNAL, signal.SIGTERM):  # of its role; of a manager, or of all its group
+        signal.signal(number, partial(_end, workspace))
+    name_process("tj-compiler")
+    os.nice(NICENESS[kind])
+    torch.set_num_threads(1)
+
+
+def compile_to(blueprint: Blueprint, kind: Kind, library: Path, workspace: Path) -> None:
+    """Makes a library in a process of its own; see `write_library`."""
+    tempfile.gettempdir()  # is remembered, and stays: the cache can lie below it
+    os.environ["TMPDIR"] = str(workspace)  # of C++ compilers, which leave their files if killed
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(workspace)
+    write_library(
+        blueprint,
+        kind,
+        library,
+        workspace,
+        give_way=lambda: os.nice(NICENESS_OF_PYTORCH - NICENESS[kind]),
+    )
+
+
 def main() -> None:
     """Compiles what standard input describes; see the module's first lines."""
-    for number in (END_SIGNAL, signal.SIGTERM):  # of its role; of a manager, or of all its group
-        signal.signal(number, _end)
-    name_process("tj-compiler")
     kind, library, workspace, *directories = sys.argv[1:]
+    settle(cast(Kind, kind), Path(workspace))
     look_in(directories)
-    niceness = NICENESS[cast(Kind, kind)]
-    os.nice(niceness)
-    torch.set_num_threads(1)
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=CompileOrder)
     blueprint = make_blueprint(
         order.experiment, order.cut, has_action_mask=order.has_action_mask
     ).of_group(order.group)
-    tempfile.gettempdir()  # is remembered, and stays: the cache can lie below it
-    os.environ["TMPDIR"] = workspace  # of C++ compilers, which leave their files if killed
-    write_library(
-        blueprint,
-        cast(Kind, kind),
-        Path(library),
-        Path(workspace),
-        give_way=lambda: os.nice(NICENESS_OF_PYTORCH - niceness),
-    )
+    compile_to(blueprint, cast(Kind, kind), Path(library), Path(workspace))
 
 
-def _end(number: int, _frame: FrameType | None) -> None:
+def _end(workspace: Path, number: int, _frame: FrameType | None) -> None:
     """Also ends the C++ compiler, which would run on for seconds, and removes all by-products."""
     for child in psutil.Process().children(recursive=True):
         child.kill()
-    shutil.rmtree(sys.argv[3], ignore_errors=True)
+    shutil.rmtree(workspace, ignore_errors=True)
     os._exit(128 + number)
 
 

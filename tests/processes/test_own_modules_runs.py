@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.compilation.compile_job import CompileOrder
+from engine.compilation.compiler import CompileOrder
 from engine.config.config_file import convert, parse_yaml
 from engine.graph.cut import single_cut
 from engine.host.tether import tethered

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from engine.compilation.host_code import compile_object
 from torch import Tensor
 
-from engine.compilation.host_code import compile_object
 from engine.compilation.native.grouping import LoopNest
 from engine.compilation.native.sharing import parts_of
 from tests.helpers.engine.native_loops import (
