@@ -158,6 +158,7 @@ class Loop:
                     return
                 self._receive()
                 self._fire_timers()
+                self._drain_inbox()  # what came in is begun without asking for more
                 self._advance_executors()
         finally:
             self._reports.send()
