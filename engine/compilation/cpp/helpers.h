@@ -40,7 +40,12 @@ class Helpers {
     offer(parts, [](const void* of, int64_t i) { (*(const Work*)of)(i); }, &work);
     while (take_part()) {
     }
-    while (num_done_.load(std::memory_order_acquire) < parts) std::this_thread::yield();
+    // A part takes less than the look: whoever yields gives its core away for milliseconds.
+    for (int64_t looks = 0; num_done_.load(std::memory_order_acquire) < parts; looks++)
+      if (looks < PATIENCE)
+        rest();
+      else
+        std::this_thread::yield();
     is_busy_.clear(std::memory_order_release);
   }
 
@@ -107,9 +112,10 @@ class Helpers {
   // Between the products of a step it looks all the time: giving its core away would cost more.
   [[noreturn]] void help() {
     for (int64_t misses = 0;;) {
-      if (take_part())
-        misses = 0;
-      else if (++misses < PATIENCE)
+      if (has_parts(claimed_.load())) {
+        std::this_thread::yield();  // whoever wants this core takes it now, and not in a part
+        while (take_part()) misses = 0;
+      } else if (++misses < PATIENCE)
         rest();
       else
         sleep(), misses = 0;

@@ -2,8 +2,10 @@
 //
 //   out[c] = then(a[c] b[c] + bias[c], beside[c])      a [C, M, K], b [C, K, N], all float32
 //
-// It is computed in tiles (`tiles.h`), for which rows of `b` have to be contiguous: a transposed `b` is
-// copied first, in panels of a tile's width. Threads share large products (`helpers.h`).
+// It is computed in tiles (`tiles.h`), for which rows of `b` have to be contiguous: a transposed `b`, and
+// any that many rows of `a` are multiplied by, is copied first, in panels of a tile's width: its rows
+// would be in the same few sets of the cache, and each in two lines. Threads share large products
+// (`helpers.h`).
 
 #include <cstdint>
 #include <utility>
@@ -17,8 +19,10 @@ extern "C" __attribute__((weak)) int32_t aoti_torch_get_data_ptr(void* tensor, v
 namespace {
 
 constexpr int64_t DEPTH = 512;  // of a panel, so that it stays in the first two levels of cache
+constexpr int64_t MANY_ROWS = 48;  // of `out`, which pay for a copy of `b`
 constexpr int64_t FEW = 8;      // columns of `out` that are dot products, if that needs no copy
 constexpr int64_t MANY = 1 << 18;  // multiplications of a product that threads share
+constexpr int64_t STORE = 8;    // multiplications that cost as much as to store an entry of `out`
 
 // One stage of transposing a square: exchanges the blocks beside the diagonal, of S entries.
 template <int S, int... L>
@@ -95,7 +99,7 @@ void multiply_panel(Matrix a, Matrix b, Output out, int64_t rows, int64_t width,
     const Matrix block = b.at(k, 0);
     const float* packed = block.data;
     int64_t stride = b.row;
-    if (b.column != 1 || width < WIDTH) {
+    if (b.column != 1 || width < WIDTH || rows >= MANY_ROWS) {
       pack(block, width, part, panel);
       packed = panel, stride = WIDTH;
     }
@@ -157,8 +161,17 @@ void share_rows(const Product& p) {
   });
 }
 
+// A product with one column as one with a row, which lies in memory alike.
+Product transposed(const Product& p) {
+  const Output out = {p.out.data, nullptr, p.out.beside, p.rows, p.out.then};
+  return {p.count, 1, p.rows, p.depth, {p.b.data, p.b.column, p.b.row}, {p.a.data, p.a.column, p.a.row},
+          out, p.b_batch, p.a_batch, 0, p.threads};
+}
+
 void multiply_all(const Product& p) {
-  if (p.threads < 2 || p.count * p.rows * p.columns * p.depth < MANY)
+  if (p.columns == 1 && p.rows > 1 && p.a.row == 1 && p.a.column != 1 && !p.out.bias)
+    return multiply_all(transposed(p));
+  if (p.threads < 2 || p.count * p.rows * p.columns * (p.depth + STORE) < MANY)
     multiply_alone(p);
   else if (is_narrow(p.a, p.b, p.columns) || p.count * p.columns < p.threads * WIDTH)
     share_rows(p);

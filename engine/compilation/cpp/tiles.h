@@ -25,6 +25,7 @@ constexpr int LANES = 4, ROWS = 4;
 #endif
 constexpr int COLUMNS = 2;
 constexpr int WIDTH = COLUMNS * LANES;
+constexpr int AHEAD = 8;  // columns of `a` that are on their way to the cache
 
 typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t Integers __attribute__((vector_size(LANES * 4)));
@@ -142,7 +143,10 @@ inline __attribute__((always_inline)) void sum_up(const Matrix& a, const float* 
                                                   int64_t depth, Vector (&sums)[R][V]) {
   const char* left = (const char*)a.data;  // strides in bytes need fewer registers
   const int64_t row = a.row * 4, column = a.column * 4;
+  // Of a transposed `a`, each k is in another line of the cache.
+  const int64_t ahead = column == 4 ? R * row : AHEAD * column;
   for (int64_t k = 0; k < depth; k++, left += column, b += stride) {
+    __builtin_prefetch(left + ahead);
     Vector factors[V];
 #pragma GCC unroll 16
     for (int v = 0; v < V; v++) factors[v] = *(const Vector*)(b + v * LANES);
@@ -164,13 +168,16 @@ APART void whole_tile(const Matrix& a, const float* b, int64_t stride, const Out
   if (out.bias)
 #pragma GCC unroll 16
     for (int v = 0; v < V; v++) bias[v] = *(const Vector*)(out.bias + v * LANES);
-  const float* const beside = out.beside ? out.beside : out.data;
+  // Copies, which no store below can change.
+  float* const data = out.data;
+  const float* const beside = out.beside ? out.beside : data;
+  const int64_t next = out.row;
 #pragma GCC unroll 16
   for (int i = 0; i < R; i++)
 #pragma GCC unroll 16
     for (int v = 0; v < V; v++) {
-      const int64_t at = i * out.row + v * LANES;
-      *(Vector*)(out.data + at) = then(sums[i][v] + bias[v], *(const Vector*)(beside + at));
+      const int64_t at = i * next + v * LANES;
+      *(Vector*)(data + at) = then(sums[i][v] + bias[v], *(const Vector*)(beside + at));
     }
 }
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine.compilation.host_code import compile_object
 from torch import Tensor
 
 from engine.compilation.native.grouping import LoopNest
 from engine.compilation.native.sharing import parts_of
+from engine.host.host_code import compile_object
 from tests.helpers.engine.native_loops import (
     Writing,
     check,

@@ -78,6 +78,17 @@ def test_it_multiplies(
         torch.testing.assert_close(out.double(), exact, atol=4e-6 * depth**0.5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_one_column_is_computed_as_one_row(kernel: ProductKernel, batch: int):
+    """As in the gradient of weights of a critic's last layer, where both lie in memory alike."""
+    torch.manual_seed(0)
+    a, b = random(batch, 40, 70, is_transposed=True), random(batch, 70, 1)
+    beside, out = torch.rand(batch, 40, 1) - 0.5, torch.full((batch, 40, 1), torch.nan)
+    for then in (NOTHING, RELU_GRADIENT):
+        kernel.multiply(out, a, b, then=then, beside=beside)
+        torch.testing.assert_close(out, finished(a @ b, beside, then), atol=1e-5, rtol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def threaded(tmp_path_factory: pytest.TempPathFactory) -> ProductKernel:
     return ProductKernel(tmp_path_factory.mktemp("threaded"), num_threads=3)
