@@ -58,7 +58,7 @@ def test_who_waits_for_another_process_is_told_when_that_is_done():
 @pytest.mark.processes
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_all_functions_are_in_the_cache_afterwards():
-    names = ["optimiser steps", "advantages", "acting"]
+    names = ["optimiser steps", "values before the steps", "acting"]
     lines = module.precompile(EXPERIMENT)
     assert [line.partition(" compiled in ")[0] for line in lines] == names
     assert module.precompile(EXPERIMENT) == [f"{name} taken from the cache" for name in names]
