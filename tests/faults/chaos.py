@@ -35,12 +35,14 @@ class Chaos:
         bench: The lab and where runs go.
         schedule: What is to happen.
         log: Where every fault is written down with its proof.
+        late_s: By how much faults come later than planned, as earlier ones took long.
     """
 
     bench: Bench
     schedule: Schedule
     log: Path
     began_s: float = field(default_factory=time.monotonic)
+    late_s: float = 0.0
     seen: set[int] = field(default_factory=set)
     done: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
@@ -61,23 +63,33 @@ class Chaos:
         return len(self.seen) == len(self.schedule.faults)
 
     def pursue(self, command: Command) -> None:
-        """Performs what is due until the run has ended or nothing is left to do."""
+        """Performs what is due until the run has ended or nothing is left to do.
+
+        A late fault makes all later ones as late: on a slow machine two would else add up.
+        """
         for planned in self.schedule.faults:
             if planned.number not in self.seen:
                 self._plan(planned.at_s, planned, command)
         while (timers := self._next_timers()) and command.process.poll() is None:
-            at_s, _, act = timers[0]
-            if at_s > self.elapsed_s:
-                time.sleep(min(0.2, at_s - self.elapsed_s))
+            left_s = self._left_s(timers)
+            if left_s > 0:
+                time.sleep(min(0.2, left_s))
                 continue
-            heapq.heappop(timers)
+            if timers is self._timers:
+                self.late_s -= left_s
+            _, _, act = heapq.heappop(timers)
             act()
 
+    def _left_s(self, timers: list[Timer]) -> float:
+        """Until the first of them; undoing is never put off."""
+        due_s = timers[0][0] + (self.late_s if timers is self._timers else 0.0)
+        return due_s - self.elapsed_s
+
     def _next_timers(self) -> list[Timer]:
-        """Those with what comes next. On a slow machine faults are late; undoing precedes them, or
-        a host would be cut until all of them were done."""
+        """Those with what comes next. Undoing precedes faults that are due, or a host would be cut
+        until all of them were done."""
         undos, faults = self._undos, self._timers
-        if undos and (not faults or undos[0][0] <= max(self.elapsed_s, faults[0][0])):
+        if undos and (not faults or self._left_s(undos) <= max(0.0, self._left_s(faults))):
             return undos
         return faults
 
@@ -105,8 +117,9 @@ class Chaos:
             proof = self._do(planned, command)
             self.done[planned.kind] += 1
         except NotNow as error:
-            if self.elapsed_s < planned.at_s + PATIENCE_S:
-                self._plan(self.elapsed_s + RETRY_S, planned, command)
+            at_s = self.elapsed_s - self.late_s
+            if at_s < planned.at_s + PATIENCE_S:
+                self._plan(at_s + RETRY_S, planned, command)
                 return
             proof = f"skipped: {error}"
             self.skipped[planned.kind] += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -74,20 +75,22 @@ class Running:
     process = SimpleNamespace(poll=lambda: None)
 
 
-def test_a_host_is_healed_before_faults_that_are_late(
+def test_faults_that_are_late_keep_their_distance_and_hosts_are_healed_before_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """On a slow machine a host would else be cut until all of them were done, and given up."""
     happened: list[str] = []
+    at_s: list[float] = []
 
     def do(self: Chaos, planned: Planned, _command: object) -> str:
         happened.append(f"cut {planned.target}")
+        at_s.append(self.elapsed_s)
         self._undo(planned, lambda: happened.append(f"heal {planned.target}"))
         return "proof"
 
     monkeypatch.setattr(Chaos, "_do", do)
     faults = tuple(
-        Planned(number=number, at_s=number, kind="cut-host", target=host)
+        Planned(number=number, at_s=number / 10, kind="cut-host", target=host)
         for number, host in enumerate(HOSTS, start=1)
     )
     schedule = Schedule(seed=1, seconds=10.0, hosts=HOSTS, faults=faults)
@@ -95,6 +98,8 @@ def test_a_host_is_healed_before_faults_that_are_late(
     chaos = Chaos(bench, schedule, tmp_path / "faults.jsonl", began_s=time.monotonic() - 100.0)
     chaos.pursue(cast(Command, Running()))
     assert happened == [f"{act} {host}" for host in HOSTS for act in ("cut", "heal")]
+    assert all(later - earlier >= 0.1 for earlier, later in pairwise(at_s))
+    assert chaos.late_s > 99
 
 
 @pytest.mark.lab
