@@ -19,8 +19,10 @@ from torch import Tensor
 
 WINDOW = 20
 """Updates that are diagnosed first, so that there is something to judge soon."""
-EVERY_STEPS = 256
+EVERY_STEPS = 1024
 """Optimiser steps of which at most one update is diagnosed then; each with more of them is."""
+EVERY_UPDATES = 256
+"""Updates of which one is diagnosed, should they have so few steps that this is more often."""
 EXACT_LAGS = 8
 """Lags below it are told apart; larger ones up to the next power of two are not."""
 MAX_LOG_RATIO = 20.0
@@ -72,9 +74,12 @@ class Diagnosed(Protocol):
 
 def is_due(state: Diagnosed, num_steps: int) -> bool:
     """Whether the next update of a learner is diagnosed: the first `WINDOW`, then each whose
-    optimiser steps, `num_steps`, complete another `EVERY_STEPS`, even if it ends early."""
+    optimiser steps, `num_steps`, complete another `EVERY_STEPS` or those of `EVERY_UPDATES`, even
+    if it ends early. Two passes over the samples of such an update are then below 2 % of them all.
+    """
     before, after = state.num_updates, state.num_updates + num_steps
-    return state.num_diagnosed < WINDOW or before // EVERY_STEPS != after // EVERY_STEPS
+    every = min(EVERY_STEPS, EVERY_UPDATES * num_steps)
+    return state.num_diagnosed < WINDOW or before // every != after // every
 
 
 @dataclass(frozen=True)

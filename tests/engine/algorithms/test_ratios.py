@@ -19,6 +19,7 @@ from engine.algorithms.dqn import Dqn, DqnConfig
 from engine.algorithms.impala import Impala, ImpalaConfig
 from engine.algorithms.off_policy.ratios import (
     EVERY_STEPS,
+    EVERY_UPDATES,
     WINDOW,
     LogRatios,
     is_due,
@@ -149,19 +150,19 @@ def test_bins_are_exact_for_small_lags_and_double_then():
 
 
 def test_the_first_batches_and_one_in_so_many_optimiser_steps_then_are_summed_up():
-    for size in (1, 7, 16, 256, 300):
+    for size, period in ((1, EVERY_UPDATES), (7, 1024), (16, 1024), (1024, 1024), (1300, 1024)):
         state = Ppo(PpoConfig(**PPO), NETWORK, discrete_spaces()).init(3)
         state.num_updates = 10_000  # as of a resumed run: what it judges by begins anew
         due = []
-        for number in range(WINDOW + 10 * EVERY_STEPS):
+        for number in range(WINDOW + 10 * EVERY_STEPS // size + 10 * EVERY_UPDATES):
             if is_due(state, size):
                 state.num_diagnosed += 1
                 due.append(number * size)
             state.num_updates += size
         assert due[:WINDOW] == [number * size for number in range(WINDOW)]
         gaps = {after - before for before, after in itertools.pairwise(due[WINDOW:])}
-        assert max(gaps) < EVERY_STEPS + size
-        assert min(gaps) >= max(size, EVERY_STEPS - size)
+        assert max(gaps) < period + size
+        assert min(gaps) >= max(size, period - size)
 
 
 # What algorithms report.

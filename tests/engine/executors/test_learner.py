@@ -112,7 +112,7 @@ def test_every_update_raises_the_version_by_one_and_exports_what_was_learnt(
     every = {*reported, "gradient_norm", "learning_rate"}
     for event in events[:-1]:
         assert set(event.metrics) == {*every, *RATIOS}, "of the first batches"
-    assert set(events[-1].metrics) == every, "until 256 optimiser steps later"
+    assert set(events[-1].metrics) == every, "until 256 updates later"
     assert set(events[0].ratios_by_lag["ess_by_lag"]) == {0}
     assert not events[-1].ratios_by_lag
     assert [event.num_updates_before for event in events[:3]] == [0, 2, 4]
