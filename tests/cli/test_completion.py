@@ -58,7 +58,8 @@ def test_experiments_are_shipped_ones_and_files(place: Path) -> None:
 
 def test_other_names(place: Path) -> None:
     assert completion.inventories("loc") == ["local"]
-    names = ["scaling", "search", "smoke", "spaces", "staleness", "staleness-harm"]
+    names = ["scaling", "search", "smoke", "spaces"]
+    names += ["staleness", "staleness-cost", "staleness-harm"]
     assert completion.suites("s") == names
     assert completion.policies("single") == ["single-learner-coarse", "single-learner-fine"]
 

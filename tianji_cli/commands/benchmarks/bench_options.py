@@ -16,8 +16,8 @@ SuiteArgument = Annotated[
     typer.Argument(
         metavar="[SUITE]",
         help="A suite: smoke, cartpole, classic, minatar, atari, continuous, marl, fused, scaling,"
-        " transport, published; a study: staleness, asynchrony, overlap, reference, spaces,"
-        " search, multi-agent; or your own file.",
+        " transport, published; a study: staleness, staleness-harm, staleness-cost,"
+        " asynchrony, overlap, reference, spaces, search, multi-agent; or your own file.",
         autocompletion=completion.suites,
     ),
 ]
