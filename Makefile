@@ -31,7 +31,7 @@ test: setup ## Run the tests, on all cores: logic, processes, documentation
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-lab: setup ## Run the tests on real sshd hosts (Linux, root)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'lab and not slow'
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m 'lab and not slow'
 
 test-slow: setup ## Run the slow tests: real compilers, resumed and stuck runs, soak tests, bad networks
 	$(BIN)/python -m pytest -m slow

@@ -12,17 +12,18 @@ from tests.helpers.ssh_kit import SHORT, SLOWED, Bench, Command, limits, wait_un
 
 pytestmark = pytest.mark.lab
 
+ENDLESS = (*SHORT, *SLOWED, "-s", "stop.env_steps=null", "-s", "stop.seconds=300", "-s", "actors=2")
+
 
 def test_a_detached_run_can_be_watched_and_ended(bench: Bench) -> None:
     one, two, *_ = bench.hosts
-    endless = (*SHORT, "-s", "stop.env_steps=null", "-s", "stop.seconds=300", "-s", "actors=2")
-    up = bench.tianji("up", *endless, "--detach", *limits(one, two), run="detached")
+    up = bench.tianji("up", *ENDLESS, "--detach", *limits(one, two), run="detached")
     assert up.wait(60) == 0, up.said
     assert "tianji down detached" in up.said
     for host in (one, two):
         assert bench.processes(host, "engine.supervision.supervisor")
 
-    again = bench.tianji("up", *endless, *limits(one, two), run="detached")
+    again = bench.tianji("up", *ENDLESS, *limits(one, two), run="detached")
     assert again.wait(30) == 2, again.said
     assert "exists" in again.said
 
@@ -116,8 +117,7 @@ def _files_of(run_dir: Path) -> dict[str, bytes]:
 
 def test_down_cleans_up_after_a_killed_controller(bench: Bench) -> None:
     one, two, *_ = bench.hosts
-    endless = (*SHORT, "-s", "stop.env_steps=null", "-s", "stop.seconds=300", "-s", "actors=2")
-    up = bench.tianji("up", *endless, *limits(one, two), run="orphaned")
+    up = bench.tianji("up", *ENDLESS, *limits(one, two), run="orphaned")
     up.wait_for_training()
     up.process.kill()
     up.process.wait(5)

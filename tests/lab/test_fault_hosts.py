@@ -12,7 +12,7 @@ from engine.errors import TianJiError
 from engine.roles.coordinator.liveness import HOST_LOST_S
 from tests.helpers.fault_rows import Witness
 from tests.helpers.histories import check_histories
-from tests.helpers.ssh_kit import REPOSITORY, SHORT, Bench, Command, limits, wait_until
+from tests.helpers.ssh_kit import REPOSITORY, SHORT, SLOWED, Bench, Command, limits, wait_until
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import load_run
 from tianji_cli.lab import Lab
@@ -20,7 +20,7 @@ from tianji_cli.storage.run_dir import RunPaths
 
 pytestmark = pytest.mark.lab
 
-ENDLESS = (*SHORT, "-s", "stop.env_steps=null", "-s", "actors=2")
+ENDLESS = (*SHORT, *SLOWED, "-s", "stop.env_steps=null", "-s", "actors=2")
 
 
 def state_of(lab: Lab, name: str) -> str:

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.fault_rows import Witness
-from tests.helpers.ssh_kit import SHORT, Bench, Command, limits, wait_until
+from tests.helpers.ssh_kit import SHORT, SLOWED, Bench, Command, limits, wait_until
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import load_run
 from tianji_cli.storage.run_dir import RunPaths
 
 pytestmark = pytest.mark.lab
 
-ENDLESS = (*SHORT, "-s", "stop.env_steps=null", "-s", "actors=2")
+ENDLESS = (*SHORT, *SLOWED, "-s", "stop.env_steps=null", "-s", "actors=2")
 
 
 def training(

@@ -14,7 +14,7 @@ import pytest
 
 from tests.helpers.fault_rows import Witness
 from tests.helpers.slurm_kit import Job, SlurmKit
-from tests.helpers.ssh_kit import SHORT, wait_until
+from tests.helpers.ssh_kit import SHORT, SLOWED, wait_until
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import load_run
 from tianji_cli.connectors.piped.program import NAME as KEEPER
@@ -22,7 +22,7 @@ from tianji_cli.storage.run_dir import RunPaths
 
 pytestmark = pytest.mark.lab
 
-ENDLESS = (*SHORT, "-s", "stop.env_steps=null", "-s", "stop.seconds=150", "-s", "actors=3")
+ENDLESS = (*SHORT, *SLOWED, "-s", "stop.env_steps=null", "-s", "stop.seconds=150", "-s", "actors=3")
 WORDS = {"slurm": "on Slurm", "mixed": "the learner on Slurm, actors over SSH"}
 CONNECTORS = ["slurm", pytest.param("mixed", marks=pytest.mark.slow)]
 

@@ -11,14 +11,14 @@ import pytest
 
 from tests.helpers.fault_rows import Witness
 from tests.helpers.ray_kit import Background, RayKit
-from tests.helpers.ssh_kit import SHORT, wait_until
+from tests.helpers.ssh_kit import SHORT, SLOWED, wait_until
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import load_run
 from tianji_cli.storage.run_dir import RunPaths
 
 pytestmark = pytest.mark.lab
 
-ENDLESS = (*SHORT, "-s", "stop.env_steps=null", "-s", "stop.seconds=90")
+ENDLESS = (*SHORT, *SLOWED, "-s", "stop.env_steps=null", "-s", "stop.seconds=90")
 BASE = f"connection: ray, python: {sys.executable}"
 ROLES = ("{coordinator: 1, learner: 1, buffer: 1, actor: 1}", "{actor: 1}")
 

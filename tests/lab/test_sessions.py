@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-from tests.helpers.ssh_kit import SHORT, Bench, Command, limits, wait_until
+from tests.helpers.ssh_kit import SHORT, SLOWED, Bench, Command, limits, wait_until
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import load_run
 from tianji_cli.storage.run_dir import RunPaths
 
 pytestmark = pytest.mark.lab
 
-ENDLESS = (*SHORT, "-s", "stop.env_steps=null", "-s", "actors=2")
+ENDLESS = (*SHORT, *SLOWED, "-s", "stop.env_steps=null", "-s", "actors=2")
 END_S = 100.0
 """From the stop rule to the end of `up`, whatever the network does (docs/reliability.md)."""
 

@@ -12,14 +12,14 @@ from engine.devices.visible import PRETENDED
 from tests.helpers.fault_rows import Witness
 from tests.helpers.lab_kit import RESULTS
 from tests.helpers.slurm_kit import Job, SlurmKit
-from tests.helpers.ssh_kit import SHORT, wait_until
+from tests.helpers.ssh_kit import SHORT, SLOWED, wait_until
 from tianji_cli.analysis.check import rebuild_counters
 from tianji_cli.analysis.run import load_run
 from tianji_cli.storage.run_dir import RunPaths
 
 pytestmark = pytest.mark.lab
 
-ENDLESS = (*SHORT, "-s", "stop.env_steps=null", "-s", "stop.seconds=120", "-s", "actors=3")
+ENDLESS = (*SHORT, *SLOWED, "-s", "stop.env_steps=null", "-s", "stop.seconds=120", "-s", "actors=3")
 ONE_CPU = ("--nodes=4", "--ntasks-per-node=1", "--cpus-per-task=1")
 THRESHOLD = 475.0
 """Of CartPole-v1."""
@@ -95,9 +95,10 @@ def test_a_node_fails_and_then_the_command_and_another_job_goes_on(
     assert before.wait(30) == "FAILED"
 
     settings = ("-s", "stop.seconds=null", "-s", "stop.return_threshold=150")
+    fast = ("-s", "env.step_latency_ms=0")
     down = slurm.tianji_line("down", "before", "--results", RESULTS)
     after = slurm.up(
-        *("--resume", "before", *settings),
+        *("--resume", "before", *settings, *fast),
         run="after",
         options=("--nodes=3", f"--nodelist={first}"),
         before=f"env {down}",
