@@ -306,12 +306,24 @@ class Shown(Message, frozen=True, kw_only=True):
 
 
 class Failed(Message, frozen=True, kw_only=True):
-    """A role ended unexpectedly; sent in the order of events."""
+    """A role ended unexpectedly; sent in the order of events.
+
+    Attributes:
+        is_survived: The role was started again since, so it did not end the run.
+    """
 
     address: str
     cause: str
     log_tail: list[str]
     host: str = ""
+    is_survived: bool = False
+
+
+def survived(failures: list[Failed], address: str) -> None:
+    """Notes in place that a role with failures was started again."""
+    for index, failed in enumerate(failures):
+        if failed.address == address and not failed.is_survived:
+            failures[index] = msgspec.structs.replace(failed, is_survived=True)
 
 
 class Stuck(Message, frozen=True, kw_only=True):

@@ -44,6 +44,7 @@ from engine.control_protocol import (
     Spawned,
     StopRun,
     ToSupervisor,
+    survived,
 )
 from engine.errors import of_machine
 from engine.files import cap_logs
@@ -205,6 +206,8 @@ class Supervisor:
                 self._link.report(report)
             case Spawned(address=address, pid=pid):
                 run.children.spawned(address, pid)
+                if self._state_writer is not None:
+                    survived(self._state_writer.state.failures, address)
                 self._link.report(report)
                 self._state_changed()
             case Exited():

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine.control_protocol import Beat, Failed, Finished, KillRun, StopRun, ToSupervisor
+from engine.control_protocol import Beat, Failed, Finished, KillRun, Spawned, StopRun, ToSupervisor
 from engine.errors import PreflightError
 from engine.messages import COORDINATOR, HostGone
 from engine.supervision.json_lines import LineReader, write_line
@@ -85,6 +85,22 @@ def test_the_note_about_a_process_that_ended_has_the_error_of_its_log(hosts: lis
     head.say(Finished())
     follow(hosts, Interrupts(), notes.append)
     assert notes[0] == "worker-0 on head exited with 1: worker-1 on tj2 is gone"
+
+
+def test_of_a_role_that_was_started_again_the_failure_is_survived(hosts: list[PipedConnection]):
+    head, silent = hosts
+    for address in ("actor-0", "actor-1"):
+        head.say(Failed(address=address, cause="was killed", log_tail=[]))
+    head.say(Spawned(address="actor-0", pid=8, started_at_s=1.0))
+    head.say(Failed(address="actor-0", cause="was killed again", log_tail=[]))
+    head.say(Finished())
+    silent.say(Finished())
+    lines = SupervisorChannels({host.host: host for host in hosts}, Interrupts(), set())
+    ignore = SimpleNamespace(show=lambda _: None, note=lambda _: None)
+    monitor = RunMonitor(lines, "head", Interrupts(), ignore.show, ignore.note, detaches=False)
+    outcome = monitor.watch()
+    assert [failed.is_survived for failed in outcome.failures] == [True, False, False]
+    assert outcome.head == "head"
 
 
 def test_a_host_that_says_nonsense_is_lost_and_the_others_are_followed_on(hosts):

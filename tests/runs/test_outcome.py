@@ -153,6 +153,38 @@ def test_a_host_that_was_cut_off_and_ended_its_run_well_has_failed_the_run(
     assert told is not was_interrupted
 
 
+SURVIVED = Failed(
+    address="actor-2", cause="was killed by SIGKILL", log_tail=[], host="far", is_survived=True
+)
+ELSEWHERE = Failed(address="supervisor-1", cause="heard nothing", log_tail=[], host="far")
+KILLER = Failed(address="the forkserver of all roles", cause="died", log_tail=[], host="head")
+LOST = {"far": "its output ended", "head": "the connection broke"}
+
+
+@pytest.mark.parametrize(
+    ("failures", "lost", "cause"),
+    [
+        ([SURVIVED, ELSEWHERE], LOST, "host head was lost: the connection broke"),
+        ([SURVIVED], LOST, "host head was lost: the connection broke"),
+        ([SURVIVED, ELSEWHERE, KILLER], LOST, "the forkserver of all roles died"),
+        ([SURVIVED, ELSEWHERE], {}, "supervisor-1 heard nothing"),
+        ([SURVIVED], {"far": "its output ended"}, "host far was lost: its output ended"),
+        ([SURVIVED], {}, "the run ended before it could write its summary"),
+    ],
+)
+def test_the_cause_is_what_ended_the_coordinator_and_nothing_that_was_survived(
+    tmp_path: Path, failures: list[Failed], lost: dict[str, str], cause: str
+):
+    """A cut-off host ended three runs, and an actor that had long been back was named."""
+    paths = write_synthetic_run(tmp_path / "r")
+    paths.summary.unlink()
+    outcome = RunOutcome(list(failures), head="head", lost=lost)
+    assert report_outcome(paths, outcome, False, Output(verbosity=-1)) == 1
+    summary = read_summary(paths.summary)
+    assert summary is not None
+    assert summary.error == cause
+
+
 @pytest.mark.parametrize(("was_interrupted", "code"), [(False, 1), (True, 130)])
 def test_a_summary_that_cannot_be_written_is_told_all_the_same(
     tmp_path: Path,

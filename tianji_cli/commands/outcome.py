@@ -153,10 +153,15 @@ def _make_missing_summary(paths: RunPaths, status: RunStatus, cause: str) -> Sum
 
 
 def _cause(outcome: RunOutcome) -> str:
-    if not outcome.failures:
-        for host, cause in outcome.lost.items():
-            return f"host {host} was lost: {cause}"
-        return "the run ended before it could write its summary"
-    first = outcome.failures[0]
-    tail = "".join(f"\n    {text}" for text in first.log_tail)
-    return f"{first.address} {first.cause}{tail}"
+    """Why there is no summary. Only the coordinator writes it, so what happened on its host comes
+    first: those on other hosts can have failed for that, or long before."""
+    failures = [failed for failed in outcome.failures if not failed.is_survived]
+    own = [failed for failed in failures if failed.host == outcome.head]
+    if not own and (cause := outcome.lost.get(outcome.head)):
+        return f"host {outcome.head} was lost: {cause}"
+    for first in (*own, *failures):
+        tail = "".join(f"\n    {text}" for text in first.log_tail)
+        return f"{first.address} {first.cause}{tail}"
+    for host, cause in outcome.lost.items():
+        return f"host {host} was lost: {cause}"
+    return "the run ended before it could write its summary"

@@ -17,6 +17,7 @@ from engine.control_protocol import (
     Spawned,
     StopRun,
     Stuck,
+    survived,
 )
 from engine.errors import CleanupError
 from engine.messages import COORDINATOR, HostGone
@@ -33,7 +34,8 @@ class RunOutcome:
     """The events of a run, beside its summary.
 
     Attributes:
-        failures: In order.
+        head: The coordinator's host; empty if it is not known.
+        failures: In order, with those that the run survived.
         pids: Of all started role processes, by address.
         lost: Hosts whose supervisor ended without a final report, with the cause as far as known.
         silent: Hosts whose supervisor sent no final report in time and was told to end.
@@ -42,6 +44,7 @@ class RunOutcome:
     """
 
     failures: list[Failed] = field(default_factory=list)
+    head: str = ""
     pids: dict[str, int] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
     silent: set[str] = field(default_factory=set)
@@ -68,7 +71,7 @@ class RunMonitor:
         self._note = note
         self._detaches = detaches
         self._is_leaving = False
-        self._outcome = RunOutcome()
+        self._outcome = RunOutcome(head=head)
         self._done: set[str] = set()
         self._detached: set[str] = set()
         self._num_heard = 0
@@ -100,6 +103,7 @@ class RunMonitor:
         match report:
             case Spawned():
                 self._outcome.pids[report.address] = report.pid
+                survived(self._outcome.failures, report.address)
             case Shown(progress=progress):
                 self._show(progress)
                 self._leave_if_started(progress)
