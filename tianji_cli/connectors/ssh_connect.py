@@ -33,6 +33,7 @@ class ProxyCommand(socket.socket):
 
     _process: subprocess.Popen[bytes]
     _errors: IO[bytes]
+    _closing: threading.Lock
     last_words = ""
     """The command's last line on standard error; known once this is closed."""
 
@@ -41,6 +42,7 @@ class ProxyCommand(socket.socket):
         """Starts the command."""
         near, far = socket.socketpair()
         proxy = cls(fileno=near.detach())
+        proxy._closing = threading.Lock()
         proxy._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         shell = os.environ.get("SHELL") or "/bin/sh"
         with far:
@@ -54,15 +56,17 @@ class ProxyCommand(socket.socket):
         return proxy
 
     def close(self) -> None:
-        if self._process.poll() is None:
-            self._process.terminate()
-            self._process.wait()
-        if not self._errors.closed:
-            with self._errors as file:
-                file.seek(0)
-                lines = file.read().decode("utf-8", "replace").strip().splitlines()
-            self.last_words = lines[-1] if lines else ""
-        super().close()
+        """Ends the command. paramiko's thread calls this too, possibly at the same time."""
+        with self._closing:
+            if self._process.poll() is None:
+                self._process.terminate()
+                self._process.wait()
+            if not self._errors.closed:
+                with self._errors as file:
+                    file.seek(0)
+                    lines = file.read().decode("utf-8", "replace").strip().splitlines()
+                self.last_words = lines[-1] if lines else ""
+            super().close()
 
 
 CONNECT_S = 10.0
