@@ -305,3 +305,25 @@ recorder.recorder_of_process().flush()
     assert episodes == [(20.0, 10), (20.0, 10)]  # a lost life in the middle ends none
     trained = [(r["env_steps"], r["samples"], r["updates"]) for r in records(raw, "trained")]
     assert trained == [(64, 32, 1), (64, 64, 2)]
+
+
+def test_the_plain_loop_learns_with_actions_of_a_box(driver):
+    task = as_job("continuous", "hopper-ppo")
+    task |= {"env": {"id": "Pendulum-v1", "clip_reward": False}, "rollout_steps": 16}
+    task["algorithm"] |= {"batch_steps": 64, "minibatch_steps": 16, "num_epochs": 2}
+    loop = driver("single_process_ppo").Loop(task, 0)
+    space, taken = loop.envs.single_action_space, []
+    step = loop.envs.step
+
+    def watched(actions):
+        taken.extend(actions)
+        return step(actions)
+
+    loop.envs.step = watched
+    first = [parameter.detach().clone() for parameter in loop.network.parameters()]
+    loop.advance()
+    assert (loop.num_steps, loop.num_samples, loop.num_updates) == (64, 128, 8)
+    assert len(taken) == 64
+    assert all(space.contains(action) for action in taken)
+    assert not any(map(torch.equal, first, loop.network.parameters()))
+    loop.envs.close()

@@ -9,28 +9,47 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import numpy.typing as npt
 import torch
 from gymnasium.vector import AutoresetMode
 from single_process_run import make_envs, run
 from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, Independent, Normal
 from torch_nets import is_shared, linear, trunk
 
 
 class Network(nn.Module):
-    """A policy and a value, from two trunks or a shared one."""
+    """A policy and a value, from two trunks or a shared one.
 
-    def __init__(self, network: dict[str, Any], shape: tuple[int, ...], num_actions: int) -> None:
+    Actions of a Box come from a Gaussian whose deviation is the same in all states.
+    """
+
+    def __init__(
+        self, network: dict[str, Any], shape: tuple[int, ...], actions: gymnasium.Space[Any]
+    ) -> None:
         super().__init__()
+        self.log_std = None
+        if isinstance(actions, gymnasium.spaces.Box):
+            size = int(np.prod(actions.shape))
+            self.log_std = nn.Parameter(torch.zeros(size))
+        else:
+            assert isinstance(actions, gymnasium.spaces.Discrete)
+            size = int(actions.n)
         self.trunk, num_features = trunk(network, shape)
-        self.policy = linear(num_features, num_actions, 0.01)
+        self.policy = linear(num_features, size, 0.01)
         self.value_trunk = None if is_shared(network) else trunk(network, shape)[0]
         self.value = linear(num_features, 1, 1.0)
 
-    def forward(self, observation: Tensor) -> tuple[torch.distributions.Categorical, Tensor]:
+    def forward(self, observation: Tensor) -> tuple[Distribution, Tensor]:
         """pi(. | s) and v(s)."""
         features = self.trunk(observation)
         apart = features if self.value_trunk is None else self.value_trunk(observation)
-        pi = torch.distributions.Categorical(logits=self.policy(features))
+        head = self.policy(features)
+        pi: Distribution = (
+            Categorical(logits=head)
+            if self.log_std is None
+            else Independent(Normal(head, self.log_std.exp()), 1)
+        )
         return pi, self.value(apart).squeeze(-1)
 
 
@@ -46,19 +65,19 @@ class Loop:
         torch.manual_seed(seed)
         self.hp, self.steps = task["algorithm"], task["rollout_steps"]
         self.envs = make_envs(task, AutoresetMode.SAME_STEP)
-        assert isinstance(self.envs.single_action_space, gymnasium.spaces.Discrete)
+        self.actions = self.envs.single_action_space
         shape = self.envs.single_observation_space.shape or ()
-        self.network = Network(task["network"], shape, int(self.envs.single_action_space.n))
+        self.network = Network(task["network"], shape, self.actions)
         parameters = self.network.parameters()
         self.optimizer = torch.optim.Adam(parameters, lr=self.hp["learning_rate"], eps=1e-5)
-        self.observation = torch.as_tensor(self.envs.reset(seed=seed)[0])
+        self.observation = observed(self.envs.reset(seed=seed)[0])
         self.num_steps = self.num_samples = self.num_updates = 0
 
     def advance(self) -> None:
         """One batch and all epochs over it."""
         batch = self.collect()
         self.num_samples += self.update(batch)
-        self.num_steps += batch["action"].numel()
+        self.num_steps += batch["reward"].numel()
 
     @torch.no_grad()
     def collect(self) -> dict[str, Tensor]:
@@ -66,14 +85,15 @@ class Loop:
         rows: list[tuple[Tensor, ...]] = []
         for _ in range(self.steps):
             action, log_prob, value = self.choose(self.observation)
-            after, rewards, terminated, truncated, info = self.envs.step(action.numpy())
+            done = self.envs.step(self.within_bounds(action.numpy()))
+            after, rewards, terminated, truncated, info = done
             reward = torch.as_tensor(rewards, dtype=torch.float32)
             for index in np.flatnonzero(truncated & ~terminated):
-                last = torch.as_tensor(info["final_obs"][index]).unsqueeze(0)
+                last = observed(info["final_obs"][index]).unsqueeze(0)
                 reward[index] += self.hp["discount"] * self.network(last)[1].item()
             is_over = torch.as_tensor(terminated | truncated).float()
             rows.append((self.observation, action, log_prob, value, reward, is_over))
-            self.observation = torch.as_tensor(after)
+            self.observation = observed(after)
         names = ("observation", "action", "log_prob", "value", "reward", "is_over")
         batch = {
             name: torch.stack(column)
@@ -86,8 +106,16 @@ class Loop:
         batch["target"] = batch["advantage"] + batch["value"]
         return batch
 
+    def within_bounds(self, action: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Actions as the environments take them: those of a Box clipped to its bounds."""
+        if not isinstance(self.actions, gymnasium.spaces.Box):
+            return action
+        shaped = action.reshape(-1, *self.actions.shape)
+        clipped: npt.NDArray[Any] = np.clip(shaped, self.actions.low, self.actions.high)
+        return clipped
+
     def choose(self, observation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Actions, their log-probabilities, and values, [B] each."""
+        """Actions, [B] or [B, D] of a Box, their log-probabilities [B], and values [B]."""
         pi, value = self.network(observation)
         action = pi.sample()
         return action, pi.log_prob(action), value
@@ -139,6 +167,12 @@ class Loop:
             - self.hp["entropy_coefficient"] * pi.entropy().mean()
         )
         return loss
+
+
+def observed(observation: npt.NDArray[Any]) -> Tensor:
+    """As the network takes it; numbers in double precision in single."""
+    tensor = torch.as_tensor(observation)
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 if __name__ == "__main__":
