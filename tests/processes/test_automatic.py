@@ -35,7 +35,7 @@ def test_a_resumed_run_keeps_what_was_chosen(tianji, tmp_path):
     summary = json.loads((tmp_path / "results/one/summary.json").read_text())
     assert summary["num_actors"] == run["actors"]
 
-    more = ("-s", "stop.env_steps=1600", "-s", "actors=1", "--resume", "one")
+    more = ("-s", "stop.env_steps=8000", "-s", "actors=1", "--resume", "one")
     code, _, err = tianji("up", *file, *more, "--name", "two").end(90)
     assert code == 0, err
     assert "=auto" not in err, "the file asks for it, but the run has numbers already"
@@ -48,7 +48,7 @@ def test_a_resumed_run_keeps_what_was_chosen(tianji, tmp_path):
         "--resume",
         "two",
         "-s",
-        "stop.env_steps=2400",
+        "stop.env_steps=16000",
         "-s",
         "env.num_envs=auto",
         "--name",
