@@ -21,12 +21,10 @@ from engine.compilation.compiler_process import LOG, start_compiler
 from engine.compilation.library import DamagedError, Kind, Library, discard_library, library_path
 from engine.host.cpp_compiler import compiler_names, cpp_compiler
 from engine.host.descriptors import spare
-from engine.host.end_signals import END_SIGNAL
-from engine.host.fork import Child
+from engine.host.fork import Child, end
 
 LIMIT_S = 900.0
 """A compiler that takes longer is ended."""
-END_S = 2.0
 NAMES: dict[Kind, str] = {
     "steps": "optimiser steps",
     "act": "acting",
@@ -134,13 +132,8 @@ class CompileJob:
     def close(self) -> None:
         """Ends the compiler if it runs, and removes its files."""
         process, self._process = self._process, None
-        if process is not None and process.poll() is None:
-            process.send_signal(END_SIGNAL)
-            try:
-                process.wait(END_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        if process is not None:
+            end(process)
         if self._workspace is not None:
             self._workspace.remove()
             self._workspace = None

@@ -19,6 +19,7 @@ from engine.host.account import cache_directory
 from engine.host.cores import processor_features
 from engine.host.cpp_compiler import compiler_identity
 from engine.host.end_signals import END_SIGNAL, end_by
+from engine.host.fork import end
 from engine.host.process import name_process
 from engine.host.tether import tethered
 from engine.search_path import with_own_path
@@ -31,7 +32,6 @@ ACCUMULATE = "tianji_accumulate"
 PRODUCT = "tianji_product"
 """That of `product.cpp`."""
 FLAGS_OF_PRODUCT = (*FLAGS, "-pthread")
-END_S = 2.0
 _SEARCHED = "LIBRARY_PATH"
 _SOURCES = Path(__file__).parents[1] / "compilation" / "cpp"
 
@@ -87,14 +87,8 @@ class ProductInAdvance:
     def close(self) -> None:
         """Ends it."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(END_SIGNAL)
-        try:
-            process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            end(process)
 
 
 def main() -> None:

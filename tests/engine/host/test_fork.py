@@ -13,9 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from engine.host import fork
 from engine.host.end_signals import END_SIGNAL
-from engine.host.fork import Fork
+from engine.host.fork import Fork, end
 from tests.helpers.paths import REPOSITORY
+from tests.helpers.running import wait_for
 
 
 @pytest.fixture
@@ -89,7 +91,8 @@ def test_one_that_has_ended_is_not_signalled(end: Callable[[Fork], None], log: i
 
 PARENT = """
 import os, sys, time
-from engine.host.fork import Fork
+from engine.host import fork
+from engine.host.fork import Fork, end
 print(Fork(lambda: time.sleep(600), 2).pid, flush=True)
 sys.stdin.read()
 """
@@ -108,3 +111,23 @@ def test_it_ends_with_its_parent():
     parent.communicate()
     psutil.wait_procs([child], timeout=60)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_one_that_ends_when_it_is_asked_is_not_killed(log: int):
+    child = Fork(sleep, log)
+    end(child)
+    assert child.returncode == -END_SIGNAL
+    end(child)
+
+
+def test_one_that_does_not_is_killed(log: int, monkeypatch: pytest.MonkeyPatch):
+    def stay() -> None:
+        signal.signal(END_SIGNAL, signal.SIG_IGN)
+        print("deaf")
+        time.sleep(600)
+
+    monkeypatch.setattr(fork, "END_S", 0.1)
+    child = Fork(stay, log)
+    wait_for(lambda: "deaf" in text_of(log), 60, "it ignores the signal")
+    end(child)
+    assert child.returncode == -signal.SIGKILL
