@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
@@ -294,6 +295,7 @@ def settle(kind: Kind, workspace: Path) -> None:
     name_process("tj-compiler")
     os.nice(NICENESS[kind])
     torch.set_num_threads(1)
+    warnings.resetwarnings()  # of what was forked: as errors, PyTorch's own would end a compiler
 
 
 def compile_to(blueprint: Blueprint, kind: Kind, library: Path, workspace: Path) -> None:

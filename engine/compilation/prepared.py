@@ -90,7 +90,10 @@ def trace_prepare(blueprint: Blueprint) -> Traced:
     if recorder.recorded is None:
         raise RuntimeError("the algorithm computes nothing through state.preparing")
     of, judge = recorder.recorded
-    made = {name: torch.empty_like(recorder.made[name]) for name in sorted(recorder.made)}
+    made = {  # contiguous as in `CompiledPreparing`, whatever the eager result is a view of
+        name: torch.empty_like(recorder.made[name], memory_format=torch.contiguous_format)
+        for name in sorted(recorder.made)
+    }
     arguments = [
         of.weights.vector.detach(),
         *(recorder.batch[name] for name in sorted(recorder.batch)),

@@ -88,6 +88,16 @@ def test_what_is_traced_is_what_is_computed(options: dict[str, object]):
     assert library.num_calls == 3
 
 
+@cases({**OF_PPO, **OF_TARGET})
+def test_a_library_writes_into_contiguous_tensors(options: dict[str, object]):
+    """With a memory a result is transposed in eager mode, and a library does not see strides."""
+    signature = trace_prepare(blueprint_of(**options)).signature
+    made = [one for name, one in signature.items() if name.startswith("made.")]
+    assert made
+    for one in made:
+        assert torch.empty(one.shape).stride() == one.stride
+
+
 @cases(OF_PPO)
 def test_sums_in_time_are_one_operation(options: dict[str, object]):
     traced = trace_prepare(blueprint_of(**options))
